@@ -1,0 +1,10 @@
+"""``lamkit`` on the command line."""
+
+from __future__ import annotations
+
+import sys
+
+from lamkit.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""Command line: one verb per file, imported only when it is called.
+
+``lamkit --help`` must be fast, so this module knows each verb by name and one line only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from lamkit import __version__, console
+from lamkit.errors import Interrupted, LamkitError, UserError, suggest
+
+# verb -> (module, one line of help)
+VERBS: dict[str, tuple[str, str]] = {
+    "data": ("lamkit.cli.data", "convert, inspect, check and split data sets"),
+    "pretrain": ("lamkit.cli.pretrain", "train one trunk with many heads"),
+    "finetune": ("lamkit.cli.finetune", "fit one head of a checkpoint to new data"),
+    "distill": ("lamkit.cli.distill", "teach a small fast student with a large model"),
+    "evaluate": ("lamkit.cli.evaluate", "errors of a model on a data set"),
+    "rebias": ("lamkit.cli.rebias", "refit only the energy reference of a head"),
+    "explore": ("lamkit.cli.explore", "run MD with a model to find new structures"),
+    "select": ("lamkit.cli.select", "choose a diverse part of a set of structures"),
+    "label": ("lamkit.cli.label", "label structures with a model or any ASE calculator"),
+    "run": ("lamkit.cli.run", "run a workflow"),
+    "status": ("lamkit.cli.status", "how a workflow stands"),
+    "graph": ("lamkit.cli.graph", "draw a workflow"),
+    "report": ("lamkit.cli.report", "write report.html for a run or workflow folder"),
+    "show": ("lamkit.cli.show", "what a checkpoint or data set holds"),
+    "ls": ("lamkit.cli.ls", "list heads, configs and workflows"),
+    "cp": ("lamkit.cli.cp", "copy a built-in YAML file out to edit it"),
+    "schema": ("lamkit.cli.schema", "keys that a YAML file may hold"),
+    "doctor": ("lamkit.cli.doctor", "check this installation"),
+}
+
+EXAMPLES = """examples:
+  lamkit run workflows/quickstart.yaml       the whole chain on the sample data, with a report
+  lamkit data convert OUTCAR* --out mydata   VASP runs to a data set
+  lamkit pretrain --multitask                many heads on the sample data
+  lamkit finetune --head mptrj --from CKPT --data mydata
+  lamkit distill --teacher CKPT --head NAME
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Parser whose errors are one clear message with a suggestion (exit code 2)."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise UserError(f"{self.prog}: {message}. See '{self.prog} --help'.")
+
+
+def shared_flags(parser: argparse.ArgumentParser, *, out: bool = True, training: bool = False) -> None:
+    """Add the flags that verbs have in common; a verb calls this with what it needs."""
+    if out:
+        parser.add_argument("--out", metavar="DIR", help="folder to write")
+    if training:
+        parser.add_argument(
+            "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
+            help="override a config key, for example train.max_steps=100 (may be repeated)",
+        )  # fmt: skip
+        parser.add_argument("--seed", type=int, help="seed of every random choice")
+        parser.add_argument("--device", choices=["CPU", "GPU", "Ascend"], default="CPU")
+        parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
+    parser.add_argument("-q", "--quiet", action="store_true", help="warnings and errors only")
+    parser.add_argument("-v", "--verbose", action="store_true", help="debug messages too")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code (0 done, 1 failed, 2 the user's input is wrong, 130 stopped)."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _main(argv)
+    except UserError as error:
+        print(f"lamkit: {error}", file=sys.stderr)
+        return 2
+    except Interrupted as error:
+        print(f"lamkit: stopped. {error}", file=sys.stderr)
+        return 130
+    except KeyboardInterrupt:
+        print("lamkit: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `lamkit ls | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except LamkitError as error:
+        print(f"lamkit: {error}", file=sys.stderr)
+        return 1
+    except Exception:
+        place = Path.cwd() / "lamkit-error.log"
+        try:
+            place.write_text(f"lamkit {__version__}: {' '.join(argv)}\n\n{traceback.format_exc()}")
+            print(f"lamkit: an error of LAMKit's own; the traceback is in {place}", file=sys.stderr)
+        except OSError:
+            traceback.print_exc()
+        print(f"lamkit: {traceback.format_exc(limit=0).strip().splitlines()[-1]}", file=sys.stderr)
+        return 1
+
+
+def _main(argv: list[str]) -> int:
+    parser = _Parser(
+        prog="lamkit",
+        description="Pre-train, fine-tune and distil interatomic potentials over many levels of theory.",
+        epilog=EXAMPLES + "\n'lamkit VERB --help' tells more.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"lamkit {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser)
+    name = next((a for a in argv if not a.startswith("-")), None)
+    if name is not None and name not in VERBS:
+        raise UserError(f"no verb '{name}'.{suggest(name, VERBS)} Known: {', '.join(VERBS)}")
+    modules = {}
+    for verb, (module, help_text) in VERBS.items():
+        child = verbs.add_parser(
+            verb, help=help_text, description=help_text[0].upper() + help_text[1:] + ".",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        if verb == name:
+            modules[verb] = importlib.import_module(module)
+            modules[verb].add_arguments(child)
+            child.epilog = getattr(modules[verb], "EPILOG", None)
+    args = parser.parse_args(argv)
+    if args.verb is None:
+        parser.print_help()
+        return 0
+    console.setup(-1 if getattr(args, "quiet", False) else int(getattr(args, "verbose", False)))
+    result = modules[args.verb].run(args)
+    if isinstance(result, dict):
+        if getattr(args, "json", False):
+            print(json.dumps(result, default=str))
+        return 0
+    return int(result or 0)

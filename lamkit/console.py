@@ -1,0 +1,136 @@
+"""What the user sees while LAMKit works: the log, progress with the time left, and plain tables.
+
+Everything goes to stderr; stdout is kept for results (``--json``).
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+log = logging.getLogger("lamkit")
+
+
+class _Formatter(logging.Formatter):
+    """Plain message for information; the level in front of anything worse."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return text if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {text}"
+
+
+def setup(verbosity: int = 0) -> None:
+    """Send the log to stderr. ``verbosity`` -1 warnings only, 0 normal, 1 debug."""
+    log.handlers.clear()
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter("%(message)s"))
+    log.addHandler(handler)
+    log.setLevel({-1: logging.WARNING, 0: logging.INFO}.get(verbosity, logging.DEBUG))
+    log.propagate = False
+
+
+def log_to(path: str | Path) -> logging.Handler:
+    """Also append the log, with times, to a file; returns the handler, to be given to :func:`log_off`."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    log.addHandler(handler)
+    return handler
+
+
+def log_off(handler: logging.Handler) -> None:
+    """Stop logging to the file of :func:`log_to`."""
+    log.removeHandler(handler)
+    handler.close()
+
+
+def duration(seconds: float) -> str:
+    """``75`` → ``1:15``; ``4000`` → ``1:06:40``."""
+    seconds = int(max(seconds, 0))
+    hours, rest = divmod(seconds, 3600)
+    minutes, seconds = divmod(rest, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> str:
+    """A plain table: first column to the left, numbers to the right, two blanks between."""
+    cells = [[str(h) for h in headers], *[["" if c is None else str(c) for c in row] for row in rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(headers))]
+    right = [i > 0 and all(_numeric(row[i]) for row in cells[1:]) for i in range(len(headers))]
+
+    def line(row: Sequence[str]) -> str:
+        return "  ".join(
+            c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)
+        ).rstrip()
+
+    return "\n".join([line(cells[0]), "  ".join("-" * w for w in widths), *map(line, cells[1:])])
+
+
+def _numeric(text: str) -> bool:
+    return text in ("", "-", "–") or text.lstrip("+-").replace(".", "", 1)[:1].isdigit()
+
+
+class Progress:
+    """Progress with an estimate of the time left: a bar on a terminal, a line now and then in a file.
+
+    Use as a context manager and call ``update(done, text)``. ``total`` may be None when it is not known.
+    """
+
+    def __init__(self, total: int | None, label: str, *, every: float = 15.0) -> None:
+        self.total, self.label, self.every = total, label, every
+        self.start = self.last = time.monotonic()
+        self.first = 0
+        self._bar = None
+        self._task = None
+
+    def __enter__(self) -> Progress:
+        if sys.stderr.isatty() and log.isEnabledFor(logging.INFO):
+            from rich.console import Console
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                TextColumn,
+                TimeElapsedColumn,
+                TimeRemainingColumn,
+            )
+            from rich.progress import Progress as Bar
+
+            columns = [
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[text]}"),
+            ]
+            self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
+            self._task = self._bar.add_task(self.label, total=self.total, text="")
+            self._bar.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, done: int, text: str = "") -> None:
+        """Report that ``done`` of ``total`` are finished; cheap to call at every step."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, text=text)
+            return
+        now = time.monotonic()
+        if now - self.last < self.every:
+            return
+        self.last = now
+        log.info("%s", self.line(done, text))
+
+    def line(self, done: int, text: str = "") -> str:
+        """One plain line: label, done of total, time so far and left."""
+        spent = time.monotonic() - self.start
+        left = ""
+        if self.total and done > self.first:
+            left = f", {duration(spent / (done - self.first) * (self.total - done))} left"
+        of = f"/{self.total}" if self.total else ""
+        return f"{self.label} {done}{of}, {duration(spent)} so far{left}{'  ' + text if text else ''}"

@@ -1,0 +1,25 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def repo() -> Path:
+    """Top of the checkout."""
+    return REPO
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Third-party reference data that are not part of the repository; tests skip where they are absent."""
+    root = Path(os.environ.get("LAMKIT_SHARED", REPO.parent / "shared"))
+    if not (root / "data").is_dir():
+        pytest.skip(f"third-party data not present: set LAMKIT_SHARED (looked in {root})")
+    return root
