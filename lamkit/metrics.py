@@ -52,8 +52,8 @@ class ErrorSums:
 
         Args:
             n_atoms: atoms of each frame, an integer or [n_frames].
-            energy_pred: total energies, a number or [n_frames], eV. A shift that is the same in prediction and
-                target (the reference of the elements) may be left out of both.
+            energy_pred: total energies, a number or [n_frames], eV. A shift that is the same in prediction
+                and target (the reference of the elements) may be left out of both.
             energy_true: the same from the data; NaN where missing.
             forces_pred: [sum of n_atoms, 3], eV/Å, frames one after the other.
             forces_true: the same from the data; NaN where missing.
@@ -80,7 +80,7 @@ class ErrorSums:
     def _add_forces(self, counts: NDArray, predicted: NDArray, target: NDArray) -> None:
         self._add_pair("forces", predicted, target)
         known = ~np.isnan(target).any(axis=1)
-        self.sums["forces_target_sq"] += float(np.square(target[known]).sum())
+        self.sums["forces_target_sq"] += float(np.nansum(np.square(target)))
         worst = np.where(known, np.abs(predicted - np.nan_to_num(target)).max(axis=1, initial=0.0), 0.0)
         # np.maximum, unlike max(), keeps a NaN
         self.largest_force_error = float(np.maximum(self.largest_force_error, worst.max(initial=0.0)))
@@ -119,8 +119,8 @@ class ErrorSums:
         Returns:
             ``energy_mae``, ``energy_rmse`` (eV/atom); ``forces_mae``, ``forces_rmse``, ``forces_max``,
             ``forces_rms_target`` (eV/Å; the last is the RMSE that a model of zero forces would have);
-            ``forces_cosine`` (mean over atoms); ``stress_mae``, ``stress_rmse`` (eV/Å³); ``fwt_0.03`` (part of
-            the structures with every force component within 0.03 eV/Å); ``n_frames``, ``n_atoms``.
+            ``forces_cosine`` (mean over atoms); ``stress_mae``, ``stress_rmse`` (eV/Å³); ``fwt_0.03`` (part
+            of the structures with every force component within 0.03 eV/Å); ``n_frames``, ``n_atoms``.
         """
         return {
             "energy_mae": self._mean("energy_abs", "energy_n"),
