@@ -1,0 +1,394 @@
+"""The data set on disk: opened as memory maps, so that a million frames cost no memory.
+
+Layout (see also :mod:`lamkit.data.storage`)::
+
+    DIR/dataset.yaml            what it is: head, level of theory, counts, units, checksums
+    DIR/sources.txt groups.txt  names that the numbers in frames.npy stand for
+    DIR/<system>/               deepmd/npy/mixed, one folder for each atom count and kind of labels
+
+Folders written by DeePMD or dpdata (``deepmd/npy``, ``deepmd/npy/mixed``, nested or not) open the same way.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+import lamkit
+from lamkit import config
+from lamkit.data.facts import FORMAT_VERSION, UNITS, DatasetFacts
+from lamkit.data.frame import NUMBERS, SYMBOLS, Frame, make_frame, to_voigt, volume
+from lamkit.data.storage import SPLITS, System, SystemSet, find_systems, open_system
+from lamkit.data.write import DatasetWriter, checksums, write_frames
+from lamkit.errors import UserError
+
+__all__ = ["Dataset", "DatasetFacts", "View", "open_dataset", "write_dataset"]
+
+
+class Dataset:
+    """Frames of one data set, read from memory maps when asked for.
+
+    Args:
+        path: folder of the data set.
+        systems: its opened systems.
+        facts: contents of ``dataset.yaml``.
+        foreign: it has no ``dataset.yaml``; each system then is one group.
+    """
+
+    def __init__(self, path: Path, systems: Sequence[System], facts: DatasetFacts, foreign: bool) -> None:
+        self.path, self.facts, self.foreign = path, facts, foreign
+        self._systems = list(systems)
+        self._sets: list[SystemSet] = [s for system in systems for s in system.sets]
+        self._starts = np.concatenate([[0], np.cumsum([s.n_frames for s in self._sets])]).astype(np.int64)
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __repr__(self) -> str:
+        return f"Dataset({str(self.path)!r}, {len(self)} frames)"
+
+    def frame(self, i: int) -> Frame:
+        """Frame ``i``, from 0."""
+        if not 0 <= i < len(self):
+            raise IndexError(f"frame {i} of {self.path}, which has {len(self)}")
+        k = int(np.searchsorted(self._starts, i, side="right")) - 1
+        return self._read(self._sets[k], i - int(self._starts[k]))
+
+    def _read(self, place: SystemSet, row: int) -> Frame:
+        system, arrays = self._systems[place.system], place.arrays()
+        types = arrays["real_atom_types"][row] if system.mixed else system.types
+        real = np.asarray(types) >= 0  # DeePMD pads mixed systems with atoms of type -1
+        labels: dict[str, Any] = {}
+        if "energy" in arrays:
+            labels["energy"] = float(arrays["energy"][row, 0])
+        if "force" in arrays:
+            labels["forces"] = arrays["force"][row].reshape(-1, 3)[real].astype(np.float64)
+        record = arrays["frames"][row] if "frames" in arrays else None
+        frame = make_frame(
+            system.numbers[np.asarray(types)[real]],
+            arrays["coord"][row].reshape(-1, 3)[real],
+            arrays["box"][row] if system.pbc.any() else None,
+            system.pbc,
+            stress=None,
+            source=self.sources[record["source"]] if record is not None else str(system.path),
+            step=int(record["step"]) if record is not None else self._foreign_step(place, row),
+            group=self.group_names[record["group"]] if record is not None else self._relative(system.path),
+            **labels,
+        )
+        return _with_stress(frame, arrays, row)
+
+    def _foreign_step(self, place: SystemSet, row: int) -> int:
+        sets = self._systems[place.system].sets
+        return row + sum(s.n_frames for s in sets[: sets.index(place)])
+
+    def _relative(self, path: Path) -> str:
+        return path.name if path == self.path else path.relative_to(self.path).as_posix()
+
+    @cached_property
+    def sources(self) -> list[str]:
+        """Files that the frames came from."""
+        return self._names("sources.txt")
+
+    @cached_property
+    def group_names(self) -> list[str]:
+        """Name of each group."""
+        return self._names("groups.txt")
+
+    def _names(self, file: str) -> list[str]:
+        if self.foreign:
+            return [self._relative(system.path) for system in self._systems]
+        try:
+            return (self.path / file).read_text(encoding="utf-8").splitlines()
+        except OSError as error:
+            raise UserError(f"{self.path / file}: {error.strerror}; convert the data again") from None
+
+    def _gather(self, name: str, missing: Any, dtype: Any) -> NDArray:
+        """One value for each frame; ``missing`` where a set has no such file."""
+        parts = [
+            s.arrays()[name].reshape(-1) if name in s.arrays() else np.full(s.n_frames, missing, dtype)
+            for s in self._sets
+        ]
+        return np.concatenate(parts).astype(dtype, copy=False)
+
+    @cached_property
+    def _records(self) -> NDArray:
+        return np.concatenate([s.arrays()["frames"] for s in self._sets])
+
+    @cached_property
+    def n_atoms(self) -> NDArray[np.int32]:
+        """Atoms of each frame, ``[n_frames]``."""
+        parts = []
+        for place in self._sets:
+            system = self._systems[place.system]
+            if self.foreign and system.mixed:  # may be padded
+                parts.append((place.arrays()["real_atom_types"] >= 0).sum(axis=1))
+            else:
+                parts.append(np.full(place.n_frames, system.n_atoms))
+        return np.concatenate(parts).astype(np.int32)
+
+    @cached_property
+    def groups(self) -> NDArray[np.int32]:
+        """Group of each frame, an index into ``group_names``, ``[n_frames]``."""
+        if self.foreign:
+            return np.repeat([s.system for s in self._sets], [s.n_frames for s in self._sets]).astype(
+                np.int32
+            )
+        return np.ascontiguousarray(self._records["group"])
+
+    @cached_property
+    def steps(self) -> NDArray[np.int64]:
+        """Step of each frame in its source, ``[n_frames]``."""
+        if self.foreign:
+            lengths = [sum(s.n_frames for s in system.sets) for system in self._systems]
+            return np.concatenate([np.arange(n, dtype=np.int64) for n in lengths])
+        return np.ascontiguousarray(self._records["step"])
+
+    @cached_property
+    def source_ids(self) -> NDArray[np.int32]:
+        """Source of each frame, an index into ``sources``, ``[n_frames]``."""
+        return self.groups if self.foreign else np.ascontiguousarray(self._records["source"])
+
+    @cached_property
+    def energies(self) -> NDArray[np.float64]:
+        """Total energy of each frame in eV, ``[n_frames]``, NaN where missing."""
+        return self._gather("energy", np.nan, np.float64)
+
+    @cached_property
+    def elements(self) -> list[int]:
+        """Atomic numbers that occur, ascending."""
+        if self.facts.elements:
+            return sorted(NUMBERS[s] for s in self.facts.elements)
+        present: set[int] = set()
+        for system in self._systems:
+            if system.mixed:
+                found = np.unique(
+                    np.concatenate([np.unique(s.arrays()["real_atom_types"]) for s in system.sets])
+                )
+            else:
+                found = np.unique(system.types)
+            present.update(int(z) for z in system.numbers[found[found >= 0]])
+        return sorted(present)
+
+    def compositions(self) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Atoms of each element in each frame, ``[n_frames, n_elements]``, and the elements' numbers."""
+        return View(self, np.arange(len(self))).compositions()
+
+    def composition_chunks(self, size: int = 65536) -> Iterator[tuple[slice, NDArray[np.int32]]]:
+        """:meth:`compositions` piece by piece, for data sets too large to hold it."""
+        return View(self, np.arange(len(self))).composition_chunks(size)
+
+    def blocks(
+        self, indices: ArrayLike
+    ) -> Iterator[tuple[NDArray[np.int64], System, SystemSet, NDArray[np.int64]]]:
+        """Frames ``indices`` set by set: places in ``indices``, system, set, rows of the set (ascending)."""
+        indices = np.asarray(indices, dtype=np.int64)
+        order = np.argsort(indices, kind="stable")
+        set_of = np.searchsorted(self._starts, indices[order], side="right") - 1
+        cuts = np.flatnonzero(np.diff(set_of)) + 1
+        for places in np.split(order, cuts):
+            if len(places):
+                k = int(np.searchsorted(self._starts, indices[places[0]], side="right")) - 1
+                place = self._sets[k]
+                yield places, self._systems[place.system], place, indices[places] - self._starts[k]
+
+    def subset(self, indices: ArrayLike) -> View:
+        """The frames ``indices``, in that order, with the same interface."""
+        return View(self, np.asarray(indices, dtype=np.int64))
+
+
+class View:
+    """Some frames of a data set, with the data set's interface.
+
+    Args:
+        dataset: the whole.
+        indices: which frames, in which order.
+    """
+
+    def __init__(self, dataset: Dataset, indices: NDArray[np.int64]) -> None:
+        if len(indices) and not (indices.min() >= 0 and indices.max() < len(dataset)):
+            raise IndexError(
+                f"indices up to {indices.max()} of {dataset.path}, which has {len(dataset)} frames"
+            )
+        self.dataset, self.indices = dataset, indices
+        self.path, self.facts = dataset.path, dataset.facts
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __repr__(self) -> str:
+        return f"View({str(self.path)!r}, {len(self)} of {len(self.dataset)} frames)"
+
+    def frame(self, i: int) -> Frame:
+        """Frame ``i`` of the view."""
+        if not 0 <= i < len(self):
+            raise IndexError(f"frame {i} of a view of {len(self)} frames")
+        return self.dataset.frame(int(self.indices[i]))
+
+    @property
+    def group_names(self) -> list[str]:
+        """Name of each group of the whole data set."""
+        return self.dataset.group_names
+
+    @property
+    def sources(self) -> list[str]:
+        """Files that the frames of the whole data set came from."""
+        return self.dataset.sources
+
+    @property
+    def n_atoms(self) -> NDArray[np.int32]:
+        """Atoms of each frame."""
+        return self.dataset.n_atoms[self.indices]
+
+    @property
+    def groups(self) -> NDArray[np.int32]:
+        """Group of each frame."""
+        return self.dataset.groups[self.indices]
+
+    @property
+    def steps(self) -> NDArray[np.int64]:
+        """Step of each frame in its source."""
+        return self.dataset.steps[self.indices]
+
+    @property
+    def source_ids(self) -> NDArray[np.int32]:
+        """Source of each frame."""
+        return self.dataset.source_ids[self.indices]
+
+    @property
+    def energies(self) -> NDArray[np.float64]:
+        """Total energy of each frame in eV, NaN where missing."""
+        return self.dataset.energies[self.indices]
+
+    @cached_property
+    def elements(self) -> list[int]:
+        """Atomic numbers that occur in these frames, ascending."""
+        numbers = np.array(self.dataset.elements, dtype=np.int64)
+        present = np.zeros(len(numbers), dtype=bool)
+        for _, counts in self.composition_chunks():
+            present |= counts.any(axis=0)
+        return [int(z) for z in numbers[present]]
+
+    def compositions(self) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Atoms of each element in each frame, ``[n_frames, n_elements]``, and the elements' numbers."""
+        numbers = np.array(self.dataset.elements, dtype=np.int64)
+        counts = np.zeros((len(self), len(numbers)), dtype=np.int32)
+        for piece, rows in self.composition_chunks():
+            counts[piece] = rows
+        return counts, numbers
+
+    def composition_chunks(self, size: int = 65536) -> Iterator[tuple[slice, NDArray[np.int32]]]:
+        """:meth:`compositions` in pieces of at most ``size`` frames."""
+        column = np.full(119, -1)
+        column[self.dataset.elements] = np.arange(len(self.dataset.elements))
+        width = len(self.dataset.elements)
+        for start in range(0, len(self), size):
+            piece = slice(start, min(start + size, len(self)))
+            counts = np.zeros((piece.stop - start, width), dtype=np.int32)
+            for places, system, place, rows in self.dataset.blocks(self.indices[piece]):
+                counts[places] = _count(system, place, rows, column, width)
+            yield piece, counts
+
+    def subset(self, indices: ArrayLike) -> View:
+        """Some frames of this view."""
+        return View(self.dataset, self.indices[np.asarray(indices, dtype=np.int64)])
+
+
+def _count(system: System, place: SystemSet, rows: NDArray, column: NDArray, width: int) -> NDArray[np.int32]:
+    """Atoms of each element, ``[n_rows, width]``, for rows of one set."""
+    if not system.mixed:
+        single = np.bincount(column[system.numbers[system.types]], minlength=width)
+        return np.broadcast_to(single, (len(rows), width)).astype(np.int32)
+    types = place.arrays()["real_atom_types"][rows]
+    row_of, _ = np.nonzero(types >= 0)
+    flat = row_of * width + column[system.numbers[types[types >= 0]]]
+    return np.bincount(flat, minlength=len(rows) * width).reshape(len(rows), width).astype(np.int32)
+
+
+def _with_stress(frame: Frame, arrays: Any, row: int) -> Frame:
+    """``frame`` with the stress of its row, if there is one: from the side-car, else from the virial."""
+    if "stress" in arrays:
+        return replace(frame, stress=np.array(arrays["stress"][row], dtype=np.float64))
+    if "virial" in arrays and frame.pbc.all() and volume(frame) > 0:
+        virial = np.asarray(arrays["virial"][row], dtype=np.float64).reshape(3, 3)
+        return replace(frame, stress=-to_voigt(virial) / volume(frame))
+    return frame
+
+
+def open_dataset(path: str | Path) -> Dataset:
+    """Open a data set of LAMKit or a tree of DeePMD folders; no array is read.
+
+    Raises:
+        UserError: nothing there, or something does not fit together.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise UserError(f"{path}: no such data set folder; make one with 'lamkit data convert'")
+    facts_file = path / "dataset.yaml"
+    foreign = not facts_file.is_file()
+    facts = DatasetFacts() if foreign else config.load(DatasetFacts, facts_file)
+    if facts.format_version > FORMAT_VERSION:
+        raise UserError(f"{facts_file}: layout version {facts.format_version} is newer than this LAMKit")
+    systems = [open_system(folder, i) for i, folder in enumerate(find_systems(path))]
+    if not systems:
+        raise UserError(
+            f"{path}: no data set (neither dataset.yaml nor DeePMD's type.raw in it or below); "
+            "make one with 'lamkit data convert'"
+        )
+    dataset = Dataset(path, systems, facts, foreign)
+    if len(dataset) == 0 or (not foreign and facts.n_frames != len(dataset)):
+        raise UserError(
+            f"{path}: holds {len(dataset)} frames"
+            + (f", dataset.yaml says {facts.n_frames}" if not foreign else "")
+            + "; convert the data again"
+        )
+    return dataset
+
+
+def write_dataset(
+    frames: Iterable[Frame], out: str | Path, facts: DatasetFacts | None = None, *, split: str = ""
+) -> Dataset:
+    """Write frames as a data set, streaming; it appears at ``out`` only when complete.
+
+    Args:
+        frames: any number of frames; consumed one by one.
+        out: folder to make; must not exist or be empty.
+        facts: what is known of the data; counts, elements, checksums are filled in here.
+        split: name of the part of a split, for the side-car.
+
+    Raises:
+        UserError: no frame, or ``out`` is taken.
+    """
+    out = Path(out)
+    if split not in SPLITS:
+        raise ValueError(f"split is '{split}', must be one of {SPLITS}")
+    facts = facts or DatasetFacts()
+
+    def finish(folder: Path, writer: DatasetWriter) -> None:
+        config.write_yaml(folder / "dataset.yaml", _completed(facts, folder, writer))
+
+    write_frames(frames, out, finish, split)
+    return open_dataset(out)
+
+
+def _completed(facts: DatasetFacts, folder: Path, writer: DatasetWriter) -> DatasetFacts:
+    return facts.model_copy(
+        update={
+            "format_version": FORMAT_VERSION,
+            "n_frames": writer.n_frames,
+            "n_atoms": writer.n_atoms,
+            "n_groups": len(writer.groups.index),
+            "labels": writer.labels,
+            "elements": [SYMBOLS[z] for z in sorted(writer.types)],
+            "units": UNITS,
+            "converter": f"lamkit {lamkit.__version__}",
+            "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "checksums": checksums(folder),
+        }
+    )

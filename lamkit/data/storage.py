@@ -1,0 +1,168 @@
+"""System folders on disk: ``deepmd/npy`` and ``deepmd/npy/mixed``, opened as memory maps.
+
+A system is a folder with ``type.raw``, ``type_map.raw`` and ``set.*/{coord,box,energy,force,virial}.npy``.
+LAMKit adds three files of its own, which DeePMD and dpdata ignore: ``pbc.raw`` (three flags, where only some
+axes are periodic), ``set.*/stress.npy`` (where only some components are known) and ``set.*/frames.npy``
+(where each frame comes from).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from lamkit.data.frame import numbers_of
+from lamkit.errors import UserError
+
+FRAME_RECORD = np.dtype([("source", "<i4"), ("step", "<i8"), ("group", "<i4"), ("split", "i1")])
+SPLITS = ("", "train", "valid", "test")  # meaning of the number in FRAME_RECORD's "split"
+ARRAYS = ("coord", "box", "energy", "force", "virial", "stress", "real_atom_types", "frames")
+
+
+@dataclass(frozen=True)
+class SystemSet:
+    """One ``set.*`` folder of a system.
+
+    Attributes:
+        path: the folder.
+        stamp: changes when the folder is replaced by another.
+        n_frames: number of frames in it.
+        system: index of its system.
+    """
+
+    path: Path
+    stamp: tuple[int, int]
+    n_frames: int
+    system: int
+
+    def arrays(self) -> Mapping[str, NDArray]:
+        """The arrays that exist, memory-mapped: name -> ``[n_frames, ...]``."""
+        return _open_arrays(self.path, self.stamp, self.n_frames)
+
+
+@dataclass(frozen=True)
+class System:
+    """One system folder.
+
+    Attributes:
+        path: the folder.
+        n_atoms: atoms (or slots for atoms) of each frame.
+        types: type of each atom, ``[n_atoms]``; of no meaning if ``mixed``.
+        numbers: atomic number of each type, ``[n_types]``.
+        mixed: the types stand in ``real_atom_types.npy``, frame by frame.
+        pbc: periodic axes, ``[3]``.
+        sets: its ``set.*`` folders.
+    """
+
+    path: Path
+    n_atoms: int
+    types: NDArray[np.int64]
+    numbers: NDArray[np.int64]
+    mixed: bool
+    pbc: NDArray[np.bool_]
+    sets: tuple[SystemSet, ...]
+
+
+@lru_cache(maxsize=48)  # each open map costs a file descriptor; a data set may have thousands of files
+def _open_arrays(path: Path, stamp: tuple[int, int], n_frames: int) -> Mapping[str, NDArray]:
+    arrays = {}
+    for name in ARRAYS:
+        file = path / f"{name}.npy"
+        if not file.is_file():
+            continue
+        try:
+            array = np.load(file, mmap_mode="r", allow_pickle=False)
+        except (ValueError, OSError) as error:
+            raise UserError(f"{file}: truncated or no .npy file ({error}); convert the data again") from None
+        if len(array) != n_frames:
+            raise UserError(
+                f"{file}: holds {len(array)} frames, coord.npy beside it {n_frames}; convert the data again"
+            )
+        arrays[name] = array.reshape(n_frames, -1) if array.dtype != FRAME_RECORD else array
+    return arrays
+
+
+def find_systems(root: Path) -> list[Path]:
+    """System folders at or below ``root``, in the order of their names."""
+    return sorted((p.parent for p in root.rglob("type.raw")), key=lambda p: (_leading_number(p), str(p)))
+
+
+def _leading_number(path: Path) -> int:
+    digits = path.name.partition(".")[0]
+    return int(digits) if digits.isdigit() else -1
+
+
+def open_system(path: Path, index: int) -> System:
+    """Open one system folder; reads its small text files and the headers of its arrays only.
+
+    Raises:
+        UserError: something is missing or does not fit together.
+    """
+    types = _read_types(path / "type.raw")
+    map_file = path / "type_map.raw"
+    if not map_file.is_file():
+        raise UserError(
+            f"{path}: type_map.raw is missing, so the elements of types 0 to {types.max()} are not known; "
+            "write it with one element symbol on each line"
+        )
+    numbers = numbers_of(map_file.read_text().split(), str(map_file))
+    if types.max() >= len(numbers):
+        raise UserError(f"{path}: type.raw holds type {types.max()}, type_map.raw names {len(numbers)} only")
+    sets = [_open_set(folder, len(types), index) for folder in sorted(path.glob("set.*")) if folder.is_dir()]
+    if not sets:
+        raise UserError(f"{path}: no set.* folder; a DeePMD system needs set.000/coord.npy and box.npy")
+    mixed = (sets[0].path / "real_atom_types.npy").is_file()
+    pbc = _read_pbc(path)
+    if pbc.any() and not (sets[0].path / "box.npy").is_file():
+        raise UserError(f"{path}: box.npy is missing; without periodic cells an empty file 'nopbc' is needed")
+    return System(path, len(types), types, numbers, mixed, pbc, tuple(sets))
+
+
+def _read_types(file: Path) -> NDArray[np.int64]:
+    try:
+        types = np.array(file.read_text().split(), dtype=np.int64)
+    except ValueError as error:
+        raise UserError(f"{file}: expected one integer for each atom ({error})") from None
+    if len(types) == 0 or types.min() < 0:
+        raise UserError(f"{file}: expected one integer from 0 for each atom, found {len(types)} numbers")
+    return types
+
+
+def _read_pbc(path: Path) -> NDArray[np.bool_]:
+    if (path / "nopbc").is_file():
+        return np.zeros(3, dtype=bool)
+    file = path / "pbc.raw"
+    if not file.is_file():
+        return np.ones(3, dtype=bool)
+    flags = file.read_text().split()
+    if len(flags) != 3 or set(flags) - {"T", "F"}:
+        raise UserError(f"{file}: expected three letters T or F, found '{' '.join(flags)}'")
+    return np.array([flag == "T" for flag in flags])
+
+
+def _open_set(folder: Path, n_atoms: int, system: int) -> SystemSet:
+    file = folder / "coord.npy"
+    try:
+        shape = read_shape(file)
+        status = file.stat()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: missing or no .npy file ({error})") from None
+    if np.prod(shape[1:]) != 3 * n_atoms:
+        raise UserError(
+            f"{file}: shape {shape}, but type.raw lists {n_atoms} atoms: expected (n, {3 * n_atoms})"
+        )
+    return SystemSet(folder, (status.st_ino, status.st_mtime_ns), shape[0], system)
+
+
+def read_shape(file: Path) -> tuple[int, ...]:
+    """Shape of the array in an ``.npy`` file, from its header."""
+    with open(file, "rb") as stream:
+        version = npy.read_magic(stream)
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        return read(stream)[0]
