@@ -1,0 +1,138 @@
+"""Blocks of the trunk: linear layers, activations, norms, multi-layer perceptrons.
+
+Everything is written with operations whose second derivative is right in graph mode; constants that are
+not exact in float32 are tensors, because MindSpore rounds Python floats through float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, Tensor, nn, ops
+
+Named = Iterator[tuple[str, Parameter]]
+
+
+def uniform(rng: np.random.Generator, shape: tuple[int, ...], bound: float, dtype: ms.Type) -> Parameter:
+    """A parameter drawn uniformly from [-bound, bound]."""
+    return Parameter(Tensor(rng.uniform(-bound, bound, shape), dtype))
+
+
+class Linear(nn.Cell):
+    """y = x W^T + b, with PyTorch's default start: W and b uniform in +-1/sqrt(n_in)."""
+
+    def __init__(self, n_in: int, n_out: int, rng: np.random.Generator, dtype: ms.Type) -> None:
+        super().__init__()
+        self.weight = uniform(rng, (n_out, n_in), n_in**-0.5, dtype)
+        self.bias = uniform(rng, (n_out,), n_in**-0.5, dtype)
+
+    def construct(self, x: Tensor) -> Tensor:
+        """[..., n_in] -> [..., n_out]."""
+        return ops.dense(x, self.weight, self.bias)
+
+    def named(self, prefix: str) -> Named:
+        """Parameters under their public names."""
+        yield f"{prefix}.weight", self.weight
+        yield f"{prefix}.bias", self.bias
+
+
+class ShiftedSoftplus(nn.Cell):
+    """ln(1 + e^x) - ln 2, in the form max(x, 0) + ln(1 + e^-|x|) that neither overflows nor loses digits.
+
+    ``ops.softplus`` computes in float32 whatever it is given.
+    """
+
+    def __init__(self, dtype: ms.Type) -> None:
+        super().__init__()
+        self.log2 = Tensor(np.log(2.0), dtype)
+        # PyTorch is linear above 20, and the public weights were trained so. In float32 that follows by
+        # itself, the logarithm being lost in rounding there.
+        self.cut = dtype == ms.float64
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Elementwise."""
+        tail = ops.exp(-ops.abs(x))
+        if self.cut:
+            tail = tail * ops.cast(x <= 20.0, x.dtype)
+        return ops.relu(x) + ops.log(1.0 + tail) - self.log2
+
+
+class LayerNorm(nn.Cell):
+    """(x - mean) / sqrt(variance + 1e-5) * weight + bias over the last axis, biased variance."""
+
+    def __init__(self, width: int, dtype: ms.Type) -> None:
+        super().__init__()
+        self.weight = Parameter(Tensor(np.ones(width), dtype))
+        self.bias = Parameter(Tensor(np.zeros(width), dtype))
+        self.epsilon = Tensor(1e-5, dtype)
+
+    def construct(self, x: Tensor) -> Tensor:
+        """[..., width] -> [..., width]."""
+        centred = x - ops.mean(x, -1, True)
+        scale = ops.rsqrt(ops.mean(centred * centred, -1, True) + self.epsilon)
+        return centred * scale * self.weight + self.bias
+
+    def named(self, prefix: str) -> Named:
+        """Parameters under their public names."""
+        yield f"{prefix}.weight", self.weight
+        yield f"{prefix}.bias", self.bias
+
+
+class RmsNorm(nn.Cell):
+    """x / sqrt(mean(x^2) + machine epsilon) * weight over the last axis."""
+
+    def __init__(self, width: int, dtype: ms.Type) -> None:
+        super().__init__()
+        self.weight = Parameter(Tensor(np.ones(width), dtype))
+        self.epsilon = Tensor(np.finfo(ms.dtype_to_nptype(dtype)).eps, dtype)
+
+    def construct(self, x: Tensor) -> Tensor:
+        """[..., width] -> [..., width]."""
+        return x * ops.rsqrt(ops.mean(x * x, -1, True) + self.epsilon) * self.weight
+
+    def named(self, prefix: str) -> Named:
+        """Parameters under their public names."""
+        yield f"{prefix}.weight", self.weight
+
+
+def activation(version: str, dtype: ms.Type) -> nn.Cell:
+    """The activation of Orb ``version``."""
+    return ShiftedSoftplus(dtype) if version == "v2" else ops.silu
+
+
+def norm(version: str, width: int, dtype: ms.Type) -> nn.Cell:
+    """The norm of Orb ``version``."""
+    return LayerNorm(width, dtype) if version == "v2" else RmsNorm(width, dtype)
+
+
+class Mlp(nn.Cell):
+    """Linear, activation, Linear, activation, Linear, norm: the one network shape of the trunk.
+
+    The first layer can also be given in parts (see :meth:`rest`).
+    """
+
+    def __init__(
+        self, n_in: int, hidden: int, n_out: int, version: str, rng: np.random.Generator, dtype: ms.Type
+    ) -> None:
+        super().__init__()
+        self.first = Linear(n_in, hidden, rng, dtype)
+        self.second = Linear(hidden, hidden, rng, dtype)
+        self.third = Linear(hidden, n_out, rng, dtype)
+        self.norm = norm(version, n_out, dtype)
+        self.act = activation(version, dtype)
+
+    def construct(self, x: Tensor) -> Tensor:
+        """[..., n_in] -> [..., n_out]."""
+        return self.rest(self.first(x))
+
+    def rest(self, x: Tensor) -> Tensor:
+        """Everything after the first linear layer: [..., hidden] -> [..., n_out]."""
+        return self.norm(self.third(self.act(self.second(self.act(x)))))
+
+    def named(self, prefix: str) -> Named:
+        """Parameters under their public names; the norm is called layer_norm in both versions."""
+        for i, layer in enumerate((self.first, self.second, self.third)):
+            yield from layer.named(f"{prefix}.mlp.NN-{i}")
+        yield from self.norm.named(f"{prefix}.layer_norm")

@@ -1,0 +1,284 @@
+"""The potential: trunk and heads put together, energies, forces and stresses in physical units.
+
+Conservative potentials take **one** gradient g of the energy with respect to the edge vectors d, inside the
+same graph: F_i = sum of g over sent edges - sum over received ones, stress = sum of sym(d x g) / volume.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, Tensor, nn, ops
+
+from lamkit.data.batch import VOIGT_COLUMN, VOIGT_ROW, Batch
+from lamkit.errors import UserError, suggest
+from lamkit.model.config import TrunkConfig
+from lamkit.model.heads import SCALES, HeadStack
+from lamkit.model.repulsion import Repulsion
+from lamkit.model.trunk import Trunk
+
+# Fields of a Batch that the network reads, in the order of Potential.outputs.
+INPUTS = (
+    "numbers",
+    "vectors",
+    "senders",
+    "receivers",
+    "node_graph",
+    "edge_graph",
+    "n_atoms",
+    "volume",
+    "arms",
+    "torque_inverse",
+)
+
+
+class Potential(nn.Cell):
+    """Trunk and stacked heads.
+
+    The total energy of a frame is ``n_atoms * e + sum of reference[Z_i]``, with e from :meth:`outputs`; the
+    references and that sum stay outside, in float64.
+
+    Args:
+        trunk: architecture.
+        heads: names of the data sets, unique.
+        seed: fixes the starting weights.
+        dtype: float32; float64 for checks.
+    """
+
+    def __init__(
+        self, trunk: TrunkConfig, heads: Sequence[str], seed: int = 0, dtype: ms.Type = ms.float32
+    ) -> None:
+        super().__init__()
+        if not heads or len(set(heads)) != len(heads):
+            raise UserError(f"a potential needs one or more heads of different names, got {list(heads)}")
+        self.config = trunk
+        self.dtype = dtype
+        self.heads = list(heads)
+        self.trunk = Trunk(trunk, np.random.default_rng(seed), dtype)
+        self.stack = HeadStack(trunk, self.heads, seed, dtype)
+        self.conservative = trunk.conservative
+        self.repulsive = trunk.repulsion
+        # The public conservative models add the mean over atoms, see configs: repulsion_rule.
+        self.mean_repulsion = trunk.conservative and trunk.repulsion_rule == "orb"
+        if trunk.repulsion:
+            self.repulsion = Repulsion(trunk, dtype)
+        self.gradient = ms.grad(self.weighted_energy, grad_position=(0, 1))
+        self.repulsion_gradient = ms.grad(self.summed_repulsion, grad_position=0)
+
+    # -- parameters -------------------------------------------------------------------------------
+
+    def trunk_parameters(self) -> list[Parameter]:
+        """Trainable parameters of the trunk."""
+        return [p for _, p in self.trunk.named() if p.requires_grad]
+
+    def head_parameters(self) -> list[Parameter]:
+        """Trainable parameters of the heads, [n_heads, ...] each, in the order of :meth:`head_slices`."""
+        return list(self.stack.weights)
+
+    def head_slices(self, head: Tensor) -> tuple[Tensor, ...]:
+        """Weights of one head (scalar int32)."""
+        return self.stack.pick(head)
+
+    def head_scales(self, head: Tensor) -> Tensor:
+        """Normalisers of one head, [8].
+
+        Mean and deviation of energy per atom (eV/atom), of force components (eV/Å), of diagonal and of
+        off-diagonal stress (eV/Å³). Conservative potentials use the last six in the loss only.
+        """
+        return self.stack.pick_scales(head)
+
+    def set_scale(self, head: str, quantity: str, mean: float, std: float) -> None:
+        """Set a normaliser of a head; ``quantity`` is one of :data:`lamkit.model.heads.SCALES`.
+
+        Raises:
+            UserError: unknown head or quantity, or a deviation that is not positive.
+        """
+        for name, known in ((head, self.heads), (quantity, SCALES)):
+            if name not in known:
+                raise UserError(f"'{name}' is none of {', '.join(known)}.{suggest(name, known)}")
+        if not (np.isfinite(mean) and std > 0):
+            raise UserError(
+                f"head {head}: {quantity} has mean {mean} and deviation {std}; the deviation must be "
+                "positive: are all labels of this data set equal?"
+            )
+        scales = self.stack.scales.asnumpy().copy()
+        column = 2 * SCALES.index(quantity)
+        scales[self.heads.index(head), column : column + 2] = mean, std
+        self.stack.scales.set_data(Tensor(scales, self.dtype))
+
+    # -- the physics ------------------------------------------------------------------------------
+
+    def outputs(
+        self, slices: tuple[Tensor, ...], scales: Tensor, *batch: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Predictions of one head, differentiable with respect to ``slices`` and the trunk's parameters.
+
+        Args:
+            slices: from :meth:`head_slices`.
+            scales: from :meth:`head_scales`.
+            *batch: the tensors of :func:`inputs`, in the order of ``INPUTS``.
+
+        Returns:
+            Energy per atom without the references [G] eV/atom, forces [N, 3] eV/Å, Voigt stress [G, 6] eV/Å³
+            (per Å³ of a volume of 1 where nothing is periodic: no meaning). Rows of the dummy graph are
+            finite and meaningless.
+        """
+        numbers, vectors, senders, receivers, node_graph, edge_graph = batch[:6]
+        n_atoms, volume, arms, torque_inverse = batch[6:]
+        if self.conservative:
+            topology = (numbers, senders, receivers, node_graph, edge_graph, n_atoms)
+            # The energies are the gradient with respect to their weights: exact, and the forward pass is
+            # done once (outputs passed on as has_aux would lose their gradient). The weights are n_atoms
+            # once more; constants would get no gradient.
+            pull, energy = self.gradient(vectors, n_atoms, slices, scales, *topology)
+            forces, stress = self._from_pull(pull, vectors, numbers, senders, receivers, edge_graph, volume)
+            return energy, forces, stress
+        nodes = self.trunk(numbers, vectors, senders, receivers)
+        mean = self._mean(nodes, node_graph, n_atoms)
+        energy = self.stack.energy(slices, mean) * scales[1] + scales[0]
+        forces = self._balanced(self.stack.forces(slices, nodes), node_graph, n_atoms, arms, torque_inverse)
+        forces = forces * scales[3] + scales[2]
+        raw = self.stack.stress(slices, mean)
+        stress = ops.concat((raw[:, :3] * scales[5] + scales[4], raw[:, 3:] * scales[7] + scales[6]), 1)
+        if self.repulsive:
+            pairs = self._pair_repulsion(vectors, numbers, senders, receivers, edge_graph, n_atoms)
+            pull = self.repulsion_gradient(vectors, numbers, senders, receivers)
+            extra = self._from_pull(pull, vectors, numbers, senders, receivers, edge_graph, volume)
+            return energy + pairs / n_atoms, forces + extra[0], stress + extra[1]
+        return energy, forces, stress
+
+    def node_features(self, numbers: Tensor, vectors: Tensor, senders: Tensor, receivers: Tensor) -> Tensor:
+        """Final latents of the trunk, [N, D]."""
+        return self.trunk(numbers, vectors, senders, receivers)
+
+    def weighted_energy(
+        self,
+        vectors: Tensor,
+        weights: Tensor,
+        slices: tuple[Tensor, ...],
+        scales: Tensor,
+        numbers: Tensor,
+        senders: Tensor,
+        receivers: Tensor,
+        node_graph: Tensor,
+        edge_graph: Tensor,
+        n_atoms: Tensor,
+    ) -> Tensor:
+        """Sum over graphs of weight times energy per atom, references left out; weights are [G]."""
+        nodes = self.trunk(numbers, vectors, senders, receivers)
+        mean = self._mean(nodes, node_graph, n_atoms)
+        energy = self.stack.energy(slices, mean) * scales[1] + scales[0]
+        if self.repulsive:
+            pairs = self._pair_repulsion(vectors, numbers, senders, receivers, edge_graph, n_atoms)
+            energy = energy + pairs / (n_atoms * n_atoms if self.mean_repulsion else n_atoms)
+        return ops.sum(energy * weights)
+
+    def summed_repulsion(
+        self, vectors: Tensor, numbers: Tensor, senders: Tensor, receivers: Tensor
+    ) -> Tensor:
+        """Pair repulsion of the whole batch, eV."""
+        return ops.sum(self._repulsion_of_edges(vectors, numbers, senders, receivers))
+
+    def _repulsion_of_edges(
+        self, vectors: Tensor, numbers: Tensor, senders: Tensor, receivers: Tensor
+    ) -> Tensor:
+        return self.repulsion(ops.sqrt(ops.sum(vectors * vectors, 1)), numbers, senders, receivers)
+
+    def _pair_repulsion(
+        self,
+        vectors: Tensor,
+        numbers: Tensor,
+        senders: Tensor,
+        receivers: Tensor,
+        edge_graph: Tensor,
+        n_atoms: Tensor,
+    ) -> Tensor:
+        """Pair repulsion of each graph, [G] eV."""
+        pairs = self._repulsion_of_edges(vectors, numbers, senders, receivers)
+        return ops.unsorted_segment_sum(pairs, edge_graph, n_atoms.shape[0])
+
+    def _mean(self, nodes: Tensor, node_graph: Tensor, n_atoms: Tensor) -> Tensor:
+        """Mean of node rows per graph, [G, ...]."""
+        total = ops.unsorted_segment_sum(nodes, node_graph, n_atoms.shape[0])
+        return total / ops.expand_dims(n_atoms, 1)
+
+    def _from_pull(
+        self,
+        pull: Tensor,
+        vectors: Tensor,
+        numbers: Tensor,
+        senders: Tensor,
+        receivers: Tensor,
+        edge_graph: Tensor,
+        volume: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Forces [N, 3] and Voigt stress [G, 6] from pull = dE/d(edge vectors) [E, 3]."""
+        n = numbers.shape[0]
+        forces = ops.unsorted_segment_sum(pull, senders, n) - ops.unsorted_segment_sum(pull, receivers, n)
+        columns = ()
+        for row, column in zip(VOIGT_ROW.tolist(), VOIGT_COLUMN.tolist()):  # noqa: B905 (graph mode)
+            columns = (*columns, vectors[:, row] * pull[:, column] + vectors[:, column] * pull[:, row])
+        strain = ops.unsorted_segment_sum(ops.stack(columns, 1), edge_graph, volume.shape[0])
+        return forces, strain / ops.expand_dims(2.0 * volume, 1)
+
+    def _balanced(
+        self, forces: Tensor, node_graph: Tensor, n_atoms: Tensor, arms: Tensor, torque_inverse: Tensor
+    ) -> Tensor:
+        """Raw direct forces without net force and, in frames without cell, without net torque."""
+        forces = forces - ops.gather(self._mean(forces, node_graph, n_atoms), node_graph, 0)
+        torque = ops.unsorted_segment_sum(_cross(arms, forces), node_graph, n_atoms.shape[0])
+        # M m = -torque with M = sum r r^T - (sum r^2) I; then F += r x m has no net torque.
+        lever = -ops.sum(torque_inverse * ops.expand_dims(torque, 1), 2)
+        return forces + _cross(arms, ops.gather(lever, node_graph, 0))
+
+    # -- state ------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Every weight and constant under its public name (``model.…``, ``heads.NAME.…``)."""
+        values = {name: p.asnumpy().copy() for name, p in self.trunk.named()}
+        values.update(self.stack.read())
+        return values
+
+    def load_state(self, values: Mapping[str, np.ndarray], strict: bool = True) -> None:
+        """Set weights and constants by name, before the first step of anything compiled.
+
+        Args:
+            values: names as in :meth:`state`.
+            strict: refuse names that are missing or unknown; else take what fits by name.
+
+        Raises:
+            UserError: missing, unknown, or of the wrong shape; all listed.
+        """
+        own = self.state()
+        problems = [
+            f"{name} has shape {tuple(np.shape(values[name]))}, this model needs {own[name].shape}"
+            for name in own
+            if name in values and np.shape(values[name]) != own[name].shape
+        ]
+        if strict:
+            problems += [f"{name} is missing" for name in own if name not in values]
+            problems += [f"{name} is not part of this model" for name in values if name not in own]
+        if problems:
+            shown = "\n  ".join(problems[:10])
+            more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
+            raise UserError(f"the weights do not fit the model:\n  {shown}{more}")
+        for name, parameter in self.trunk.named():
+            if name in values:
+                parameter.set_data(Tensor(np.array(values[name]), self.dtype))
+        self.stack.write({name: values[name] for name in values if name in own})
+
+
+def _cross(a: Tensor, b: Tensor) -> Tensor:
+    """Cross product of rows [n, 3]."""
+    x = a[:, 1] * b[:, 2] - a[:, 2] * b[:, 1]
+    y = a[:, 2] * b[:, 0] - a[:, 0] * b[:, 2]
+    z = a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
+    return ops.stack((x, y, z), 1)
+
+
+def inputs(batch: Batch, dtype: ms.Type = ms.float32) -> tuple[Tensor, ...]:
+    """Tensors of the fields of ``batch`` that the network reads, in the order of ``INPUTS``."""
+    arrays = (getattr(batch, name) for name in INPUTS)
+    return tuple(Tensor(a, ms.int32 if a.dtype.kind == "i" else dtype) for a in arrays)

@@ -1,0 +1,30 @@
+"""How MindSpore is set up: graph mode, device, silence. Import it through :func:`setup`."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from lamkit.errors import UserError
+
+DEVICES = ("CPU", "GPU", "Ascend")
+
+
+def setup(device: str = "CPU") -> ModuleType:
+    """MindSpore in graph mode on ``device``.
+
+    Graph mode is not a matter of taste: outside of it gradients of gradients are silently wrong.
+
+    Raises:
+        UserError: no such device, or this build of MindSpore does not serve it.
+    """
+    if device not in DEVICES:
+        raise UserError(f"device '{device}' is not one of {', '.join(DEVICES)}")
+    import mindspore  # importing lamkit.model has set GLOG_v before this line
+
+    mindspore.set_context(mode=mindspore.GRAPH_MODE)
+    try:
+        mindspore.set_device(device)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"device {device} is not available to this MindSpore ({reason}); use CPU") from None
+    return mindspore

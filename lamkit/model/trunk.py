@@ -1,0 +1,115 @@
+"""The Orb trunk: atomic numbers and edge vectors in, one feature vector per atom out.
+
+Encoder and L attention-gated interaction layers; formulas and names follow the public Orb models. The
+denoising decoder of the public checkpoints has no use in a force field and is not part of this trunk.
+"""
+
+from __future__ import annotations
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn, ops
+
+from lamkit.model.config import TrunkConfig
+from lamkit.model.features import FEATURES, Envelope
+from lamkit.model.layers import Linear, Mlp, Named, uniform
+
+# Rows of the embedding table: atomic number is the index, 0 is the dummy of padding.
+N_ELEMENTS = 119
+
+
+class Interaction(nn.Cell):
+    """One message-passing layer.
+
+    With c_ij the envelope, e_ij the edge and n_i the node features:
+    a_ij = sigmoid(w e_ij + b) c_ij (one gate for each direction), de_ij = MLP([e_ij, n_i, n_j]),
+    R_k = sum over received a^r de, S_k = sum over sent a^s de, dn_k = MLP([n_k, R_k, S_k]).
+    Gates see the edge before its update, messages are the update without the residual.
+    """
+
+    def __init__(self, config: TrunkConfig, rng: np.random.Generator, dtype: ms.Type) -> None:
+        super().__init__()
+        width = config.latent
+        self.width = width
+        self.edge_mlp = Mlp(3 * width, config.hidden, width, config.version, rng, dtype)
+        self.node_mlp = Mlp(3 * width, config.hidden, width, config.version, rng, dtype)
+        self.receive_gate = Linear(width, 1, rng, dtype)
+        self.send_gate = Linear(width, 1, rng, dtype)
+
+    def construct(
+        self, nodes: Tensor, edges: Tensor, cutoff: Tensor, senders: Tensor, receivers: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """From nodes [n_atoms, D], edges [n_edges, D] and cutoff [n_edges, 1] to updated nodes and edges."""
+        n_atoms = nodes.shape[0]
+        received = ops.sigmoid(self.receive_gate(edges)) * cutoff
+        sent = ops.sigmoid(self.send_gate(edges)) * cutoff
+        update = self.edge_mlp.rest(self._first_edge_layer(nodes, edges, senders, receivers))
+        gathered = ops.unsorted_segment_sum(received * update, receivers, n_atoms)
+        scattered = ops.unsorted_segment_sum(sent * update, senders, n_atoms)
+        nodes = nodes + self.node_mlp(ops.concat((nodes, gathered, scattered), 1))
+        return nodes, edges + update
+
+    def _first_edge_layer(self, nodes: Tensor, edges: Tensor, senders: Tensor, receivers: Tensor) -> Tensor:
+        """W [e, n_i, n_j] + b with W in three parts, the node parts once per node instead of per edge."""
+        of_edge, of_sender, of_receiver = ops.split(self.edge_mlp.first.weight, self.width, 1)
+        at_sender = ops.gather(ops.dense(nodes, of_sender), senders, 0)
+        at_receiver = ops.gather(ops.dense(nodes, of_receiver), receivers, 0)
+        return ops.dense(edges, of_edge, self.edge_mlp.first.bias) + at_sender + at_receiver
+
+    def named(self, prefix: str) -> Named:
+        """Parameters under their public names."""
+        yield from self.node_mlp.named(f"{prefix}._node_mlp")
+        yield from self.edge_mlp.named(f"{prefix}._edge_mlp")
+        yield from self.receive_gate.named(f"{prefix}._receive_attn")
+        yield from self.send_gate.named(f"{prefix}._send_attn")
+
+
+class Trunk(nn.Cell):
+    """Encoder and interaction layers.
+
+    Args:
+        config: sizes and version.
+        rng: draws the starting weights.
+        dtype: float32; float64 for checks.
+    """
+
+    def __init__(self, config: TrunkConfig, rng: np.random.Generator, dtype: ms.Type = ms.float32) -> None:
+        super().__init__()
+        width, hidden, version = config.latent, config.hidden, config.version
+        self.embedding = uniform(rng, (N_ELEMENTS, width), 3.0**0.5, dtype)
+        self.features = FEATURES[version](config, dtype)
+        self.envelope = Envelope(config.cutoff, dtype)
+        self.node_encoder = Mlp(width, hidden, width, version, rng, dtype)
+        self.edge_encoder = Mlp(config.n_edge_inputs, hidden, width, version, rng, dtype)
+        self.layers = nn.CellList([Interaction(config, rng, dtype) for _ in range(config.layers)])
+
+    def construct(self, numbers: Tensor, vectors: Tensor, senders: Tensor, receivers: Tensor) -> Tensor:
+        """Node features.
+
+        Args:
+            numbers: [n_atoms] atomic numbers.
+            vectors: [n_edges, 3] Å, receiver image minus sender, none of length zero.
+            senders: [n_edges].
+            receivers: [n_edges].
+
+        Returns:
+            [n_atoms, D].
+        """
+        r = ops.sqrt(ops.sum(vectors * vectors, 1))
+        unit = vectors / ops.expand_dims(r, 1)
+        envelope = self.envelope(r)
+        nodes = self.node_encoder(ops.gather(self.embedding, numbers, 0))
+        edges = self.edge_encoder(self.features(r, unit, envelope))
+        cutoff = ops.expand_dims(envelope, 1)
+        for layer in self.layers:
+            nodes, edges = layer(nodes, edges, cutoff, senders, receivers)
+        return nodes
+
+    def named(self, prefix: str = "model") -> Named:
+        """Parameters and constants under their public names."""
+        yield f"{prefix}.atom_emb.embeddings.weight", self.embedding
+        yield from self.features.named(f"{prefix}.rbf_transform")
+        yield from self.node_encoder.named(f"{prefix}._encoder._node_fn")
+        yield from self.edge_encoder.named(f"{prefix}._encoder._edge_fn")
+        for i, layer in enumerate(self.layers):
+            yield from layer.named(f"{prefix}.gnn_stacks.{i}")
