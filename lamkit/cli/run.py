@@ -1,0 +1,135 @@
+"""``lamkit run``: a chain of stages, only those that have to run, going on where a run was cut off."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lamkit import presets
+from lamkit.cli import shared_flags
+from lamkit.console import duration, log, table
+from lamkit.errors import UserError
+from lamkit.stages import STAGES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lamkit.workflow.execute import Outcome
+    from lamkit.workflow.plan import Plan
+
+HELP = "run a workflow"
+EPILOG = """examples:
+  lamkit run workflows/quickstart.yaml              the whole chain on the sample data
+  lamkit run my.yaml --dry-run                      what would run, and why
+  lamkit run my.yaml --set stages.pretrain.with.train.max_steps=800
+  lamkit run my.yaml --from distill                 distill and all that follows, once more
+
+The same command again does nothing that is already done, and goes on after Ctrl-C, a crash or kill -9.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of ``lamkit run``."""
+    parser.add_argument("workflow", help="YAML file, or name of a workflow (`lamkit ls workflows`)")
+    parser.add_argument(
+        "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
+        help="override a key of the workflow: stages.ID.with.OPTION=VALUE (may be repeated)",
+    )  # fmt: skip
+    parser.add_argument("-n", "--dry-run", action="store_true", help="say what would run, and why")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="ID", help="run this stage alone (repeatable)"
+    )
+    parser.add_argument(
+        "--from", dest="start", action="append", default=[], metavar="ID",
+        help="run this stage and all that depends on it, up to date or not",
+    )  # fmt: skip
+    parser.add_argument("--force", action="store_true", help="run every stage, up to date or not")
+    parser.add_argument(
+        "--jobs", "-j", type=int, default=1, metavar="N",
+        help="independent stages at a time (default 1: a training stage uses all cores by itself)",
+    )  # fmt: skip
+    parser.add_argument("--on", default="local", metavar="WHERE", help="where stages run: local")
+    parser.add_argument("--seed", type=int, help="seed for every stage that has one")
+    parser.add_argument(
+        "--device", choices=["CPU", "GPU", "Ascend"], help="device for every stage that has one"
+    )
+    shared_flags(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Plan, run (or only show the plan), and tell how it ended."""
+    from lamkit.workflow import execute, spec
+
+    if args.jobs < 1:
+        raise UserError(f"--jobs {args.jobs}: must be at least 1")
+    source = spec.load(presets.find("workflows", args.workflow), args.overrides)
+    folder = Path(args.out or source.workflow.name)
+    settings = _settings(args)
+    if args.dry_run:
+        _show_plan(execute.preview(source, folder, STAGES, settings), args.json)
+        return 0
+    outcomes = execute.run(source, folder, STAGES, settings)
+    code = execute.exit_code(list(outcomes.values()))
+    _show_outcomes(outcomes, folder, code, args.json)
+    return code
+
+
+def _settings(args: argparse.Namespace) -> Any:
+    from lamkit.workflow.execute import Settings
+    from lamkit.workflow.plan import Choice
+
+    choice = Choice(tuple(args.only), tuple(args.start), args.force)
+    common = {key: value for key in ("seed", "device") if (value := getattr(args, key)) is not None}
+    return Settings(choice, args.jobs, args.on, common)
+
+
+def _show_plan(plan: Plan, as_json: bool) -> None:
+    rows = [
+        (name, "run" if decision.runs else "-", decision.why) for name, decision in plan.decisions.items()
+    ]
+    print(table(rows, ("stage", "action", "why")), file=sys.stderr)
+    if as_json:
+        facts = {
+            name: {"runs": d.runs, "why": d.why, "key": plan.tasks[name].key}
+            for name, d in plan.decisions.items()
+        }
+        print(json.dumps({"stages": facts}))
+
+
+def _show_outcomes(outcomes: Mapping[str, Outcome], folder: Path, code: int, as_json: bool) -> None:
+    if all(outcome.state == "up to date" for outcome in outcomes.values()):
+        log.info("%s: all %d stages are up to date; nothing to do", folder, len(outcomes))
+    else:
+        rows = [
+            (name, o.state, "" if o.seconds is None else duration(o.seconds), _first_line(o.reason, o.state))
+            for name, o in outcomes.items()
+        ]
+        log.info("\n%s", table(rows, ("stage", "outcome", "time", "reason")))
+        log.info("%s: %s", folder, _verdict(outcomes, code))
+    if as_json:
+        stages = {
+            name: {"outcome": o.state, "seconds": o.seconds, "reason": o.reason, "folder": str(folder / name)}
+            for name, o in outcomes.items()
+        }
+        print(json.dumps({"folder": str(folder), "ok": code == 0, "stages": stages}))
+
+
+def _first_line(reason: str, state: str) -> str:
+    return "" if state in ("up to date", "done") else reason.partition("\n")[0]
+
+
+def _verdict(outcomes: Mapping[str, Outcome], code: int) -> str:
+    from lamkit.workflow.folder import LOG
+
+    states = [outcome.state for outcome in outcomes.values()]
+    again = shlex.join(["lamkit", *sys.argv[1:]]) if sys.argv[1:] else "the same command"
+    if code == 130:
+        return f"stopped; go on with: {again}"
+    if code:
+        n = states.count("failed")
+        return f"{n} failed; each folder has a {LOG} with all output. Mend it, then: {again}"
+    return f"done ({states.count('done')} run, {states.count('up to date')} up to date)"

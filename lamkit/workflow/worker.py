@@ -1,0 +1,86 @@
+"""The process that runs one stage: ``python -m lamkit.workflow.worker FOLDER PARENT LOCK``.
+
+Its output goes to the stage's log. It ends with 0 (done), 2 (the user's input is wrong), 130 (stopped) or
+1 (anything else), and leaves the message of a failure in ``error.json``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent(parent: int) -> None:
+    """Let the kernel kill this process when its parent ends in any way, kill -9 included (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before the line above
+        os._exit(1)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the stage of a folder; returns the exit code."""
+    folder, parent, lock = Path(arguments[0]), int(arguments[1]), int(arguments[2])
+    die_with_parent(parent)
+    os.set_inheritable(lock, False)  # programs started by the stage must not hold the workflow's folder
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    from lamkit.errors import Interrupted, UserError
+
+    try:
+        _run(folder)
+    except UserError as error:
+        return _failed(folder, "user", str(error), 2)
+    except (KeyboardInterrupt, Interrupted) as error:
+        print(f"stopped {error}".strip(), file=sys.stderr)
+        return 130
+    except Exception as error:
+        traceback.print_exc()
+        return _failed(folder, "error", _summary(error), 1)
+    return 0
+
+
+def _run(folder: Path) -> None:
+    from lamkit import config, console
+    from lamkit.workflow import folder as stage_folder
+    from lamkit.workflow.task import RESUME, load_stage
+
+    start = time.monotonic()
+    console.setup()
+    task = stage_folder.read_json(folder / stage_folder.STAGE)
+    module = load_stage(task["stage"], task["module"])
+    options: dict[str, Any] = task["options"]
+    if RESUME in module.Options.model_fields:
+        options = {**options, RESUME: task["resume"]}
+    result = module.run(config.parse(module.Options, options, origin=task["id"]), folder)
+    stage_folder.write_json(folder / stage_folder.RESULT, result)
+    proof = {
+        "key": task["key"],
+        "seconds": round(time.monotonic() - start, 3),
+        "files": stage_folder.list_products(folder),
+    }
+    stage_folder.write_json(folder / stage_folder.PRODUCTS, proof)
+
+
+def _summary(error: Exception) -> str:
+    return traceback.format_exception_only(error)[-1].strip()
+
+
+def _failed(folder: Path, fault: str, message: str, code: int) -> int:
+    from lamkit.workflow import folder as stage_folder
+
+    print(message, file=sys.stderr)
+    stage_folder.write_json(folder / stage_folder.ERROR, {"fault": fault, "message": message})
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
