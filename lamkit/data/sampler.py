@@ -1,0 +1,179 @@
+"""The order in which frames are seen: which head each step draws, which frames fill its batch.
+
+Every choice is a function of (seed, step) or (seed, head, epoch), so a position is a few integers and a
+resumed run sees exactly the batches that an uninterrupted one would have seen.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lamkit.data.batch import Batch, Graph, collate, make_graph, random_rotations, rotate, shape_of
+from lamkit.data.buckets import Buckets, holds
+from lamkit.data.dataset import View
+from lamkit.errors import UserError, suggest
+
+HEAD_STREAM, ROTATION_STREAM, ORDER_STREAM = 1, 2, 3  # names of independent random sequences
+
+
+@dataclass(frozen=True)
+class Source:
+    """One head's frames for the sampler.
+
+    Attributes:
+        name: head.
+        view: training frames.
+        reference: energy per atom by atomic number, [119] float64, eV.
+    """
+
+    name: str
+    view: View
+    reference: NDArray[np.float64]
+
+
+class Position(NamedTuple):
+    """Where one head's stream stands: epoch and frames of it already used."""
+
+    epoch: int
+    used: int
+
+
+class Item(NamedTuple):
+    """What the sampler hands to one training step."""
+
+    step: int
+    head: int
+    batch: Batch
+    n_frames: int
+    positions: tuple[Position, ...]  # of every head, after this batch
+
+
+def probabilities(
+    frames: Mapping[str, int], *, exponent: float, weights: Mapping[str, float] | None = None
+) -> dict[str, float]:
+    """Chance of each head at a step: explicit weights, or p ∝ N ** exponent with N in frames.
+
+    Raises:
+        UserError: a weight for an unknown head, a missing one, or none positive.
+    """
+    if weights is None:
+        raw = {name: float(n) ** exponent for name, n in frames.items()}
+    else:
+        for name in weights:
+            if name not in frames:
+                raise UserError(f"train.weights: no head named '{name}'.{suggest(name, frames)}")
+        if missing := [name for name in frames if name not in weights]:
+            raise UserError(f"train.weights: no weight for {', '.join(missing)}")
+        raw = {name: float(weights[name]) for name in frames}
+    total = sum(raw.values())
+    if not total > 0 or min(raw.values()) < 0:
+        raise UserError(f"train.weights: {raw}: weights must be ≥ 0 and one of them > 0")
+    return {name: value / total for name, value in raw.items()}
+
+
+class GraphCache:
+    """Graphs kept from epoch to epoch up to a number of bytes, the least used dropped first."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit, self.size = limit_bytes, 0
+        self._graphs: OrderedDict[tuple[int, int], Graph] = OrderedDict()
+
+    def get(self, key: tuple[int, int], make: Callable[[], Graph]) -> Graph:
+        """The graph of ``key``, made by ``make()`` where it is not in memory."""
+        if key in self._graphs:
+            self._graphs.move_to_end(key)
+            return self._graphs[key]
+        graph = make()
+        size = sum(a.nbytes for a in graph if isinstance(a, np.ndarray))
+        if size <= self.limit:
+            self._graphs[key] = graph
+            self.size += size
+            while self.size > self.limit:
+                _, old = self._graphs.popitem(last=False)
+                self.size -= sum(a.nbytes for a in old if isinstance(a, np.ndarray))
+        return graph
+
+
+class Sampler:
+    """Endless sequence of training batches, one head each.
+
+    Args:
+        sources: the heads, in the order of the network.
+        chances: probability of each head.
+        buckets: padded shapes.
+        cutoff: Å.
+        max_neighbors: neighbours kept per atom.
+        seed: of every choice.
+        turn: rotate each batch at random.
+        cache_mb: memory for graphs.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        chances: Mapping[str, float],
+        buckets: Buckets,
+        *,
+        cutoff: float,
+        max_neighbors: int | None,
+        seed: int,
+        turn: bool = True,
+        cache_mb: int = 512,
+    ) -> None:
+        self.sources, self.buckets = list(sources), buckets
+        self.chances = np.array([chances[s.name] for s in sources])
+        self.cutoff, self.max_neighbors, self.seed, self.turn = cutoff, max_neighbors, seed, turn
+        self.positions = [Position(0, 0) for _ in sources]
+        self._orders: dict[int, tuple[int, NDArray[np.int64]]] = {}
+        self._cache = GraphCache(cache_mb << 20)
+
+    def draw(self, step: int) -> int:
+        """Head of ``step``."""
+        generator = np.random.default_rng([self.seed, HEAD_STREAM, step])
+        return int(generator.choice(len(self.sources), p=self.chances))
+
+    def item(self, step: int) -> Item:
+        """The batch of ``step``; moves the position of the head that was drawn."""
+        head = self.draw(step)
+        graphs = self._fill(head)
+        shape = self.buckets.shape_for(graphs, head)
+        batch = collate(graphs, shape, self.sources[head].reference)
+        if self.turn:
+            generator = np.random.default_rng([self.seed, ROTATION_STREAM, step])
+            batch = rotate(batch, random_rotations(generator, shape.n_graphs))
+        return Item(step, head, batch, len(graphs), tuple(self.positions))
+
+    def _fill(self, head: int) -> list[Graph]:
+        """Next frames of ``head``, as many as its bucket holds; always at least one, never across an epoch."""
+        view = self.sources[head].view
+        epoch, used = self.positions[head]
+        order = self._order(head, epoch)
+        budget = self.buckets.of_head(head)
+        graphs: list[Graph] = []
+        while used < len(order):
+            graph = self._graph(head, int(order[used]), view)
+            if graphs and not holds(budget, shape_of([*graphs, graph])):
+                break
+            graphs.append(graph)
+            used += 1
+        self.positions[head] = Position(epoch, used) if used < len(order) else Position(epoch + 1, 0)
+        return graphs
+
+    def _order(self, head: int, epoch: int) -> NDArray[np.int64]:
+        known = self._orders.get(head)
+        if known is None or known[0] != epoch:
+            generator = np.random.default_rng([self.seed, ORDER_STREAM, head, epoch])
+            known = (epoch, generator.permutation(len(self.sources[head].view)))
+            self._orders[head] = known
+        return known[1]
+
+    def _graph(self, head: int, index: int, view: View) -> Graph:
+        return self._cache.get(
+            (head, index), lambda: make_graph(view.frame(index), self.cutoff, self.max_neighbors)
+        )

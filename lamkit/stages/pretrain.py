@@ -1,0 +1,88 @@
+"""Pre-train: one trunk, one head per data set."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import pydantic
+
+from lamkit import config
+from lamkit.config import InputPath, Model
+from lamkit.console import log
+from lamkit.errors import UserError
+from lamkit.files import atomic_write
+from lamkit.model.config import TrunkConfig
+from lamkit.stages import sources
+from lamkit.train.config import TrainConfig, TrainOption, TrunkOption
+
+
+class Options(Model):
+    """Options of ``lamkit pretrain``.
+
+    Attributes:
+        heads: heads to train; null takes those of ``data``, or the shipped sample heads.
+        data: head → data set, or a folder with ``train/`` and ``valid/``.
+        trunk: architecture: a preset of ``configs/trunk``, or its keys.
+        train: how to train: a preset of ``configs/train``, or its keys.
+        n_frames: use only so many training frames of each head (for learning curves).
+        init: checkpoint whose trunk and heads of the same names the weights start from.
+        device: CPU, GPU or Ascend.
+        resume: go on with the run in the output folder.
+    """
+
+    heads: list[str] | None = None
+    data: dict[str, InputPath] = {}
+    trunk: Annotated[TrunkConfig, TrunkOption] = pydantic.Field("orb-v3-small", validate_default=True)
+    train: Annotated[TrainConfig, TrainOption] = pydantic.Field("pretrain", validate_default=True)
+    n_frames: int | None = pydantic.Field(None, ge=1)
+    init: InputPath | None = None
+    device: str = "CPU"
+    resume: bool = False
+
+
+def run(options: Options, out: Path) -> dict[str, Any]:
+    """Train all heads together; the run folder is ``out``.
+
+    Raises:
+        UserError: something of the input is wrong; nothing has been written to ``checkpoints`` then.
+    """
+    from lamkit.train import checkpoint
+    from lamkit.train.run import Run, train
+    from lamkit.train.tasks import make_task
+
+    start = checkpoint.read(options.init) if options.init is not None else None
+    found = sources.gather(options.heads, options.data, out / "data")
+    tasks = [
+        make_task(
+            name,
+            path,
+            head,
+            valid_fraction=options.train.valid_fraction,
+            seed=options.train.seed,
+            n_frames=options.n_frames,
+        )
+        for name, (path, head) in found.items()
+    ]
+    trunk = options.trunk
+    if start is not None and start.trunk != trunk:
+        raise UserError(
+            f"{start.path}: its trunk is not the one of this run; use its own: trunk in {start.path}/config.yaml"
+        )
+    resolved = config.dump(options.model_copy(update={"resume": False}))
+    plan = Run(
+        tasks=tasks,
+        trunk=trunk,
+        config=options.train,
+        out=out,
+        start=start,
+        init={t.name: t.name if start is not None and t.name in start.heads else None for t in tasks},
+        resolved={"verb": "pretrain", **resolved},
+        device=options.device,
+        resume_hint=f"lamkit pretrain --multitask --out {out} --resume",
+    )
+    result = train(plan, resume=options.resume)
+    atomic_write(out / "result.json", json.dumps(result, indent=1))
+    log.info("best checkpoint: %s (step %d)", result["checkpoint"], result["best_step"])
+    return result

@@ -1,0 +1,144 @@
+"""Options of every training verb: schedule, losses, sampling, validation and checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import pydantic
+
+from lamkit import config, presets
+from lamkit.errors import UserError
+from lamkit.model.config import TrunkConfig
+
+
+class LossConfig(config.Model):
+    """Loss of one training step: a sum over energy, forces and stress, each in units of the head's own data.
+
+    Energy errors per atom, force components and stress components are divided by the scales of the head
+    (:class:`lamkit.train.tasks.Scales`), go through ``kind`` and are averaged over the labels that exist.
+
+    Attributes:
+        kind: ``huber`` (quadratic below ``delta``, linear above), ``mae`` or ``mse``.
+        delta: corner of the Huber loss, in units of the head's scale.
+        energy: weight of the energy term; multiplied by the head's own ``loss.energy``.
+        forces: weight of the force term; multiplied by the head's own ``loss.forces``.
+        stress: weight of the stress term; multiplied by the head's own ``loss.stress``.
+    """
+
+    kind: Literal["huber", "mae", "mse"] = "huber"
+    delta: float = pydantic.Field(0.1, gt=0)
+    energy: float = pydantic.Field(1.0, ge=0)
+    forces: float = pydantic.Field(10.0, ge=0)
+    stress: float = pydantic.Field(1.0, ge=0)
+
+
+class TrainConfig(config.Model):
+    """How to train.
+
+    Attributes:
+        max_steps: optimizer steps; each step draws one head.
+        max_minutes: stop after this wall time even if steps remain; the learning rate follows whichever of
+            the two limits is nearer.
+        batch_atoms: atoms per step; a larger single frame makes the batch as large as the frame.
+        learning_rate: peak rate, reached after ``warmup_steps``.
+        warmup_steps: steps of linear warm-up.
+        decay: how the rate falls from the peak to ``final_learning_rate``.
+        final_learning_rate: rate at the end, as a fraction of the peak.
+        weight_decay: decoupled decay (AdamW) of weight matrices; biases, norms and embeddings are left.
+        beta1: decay of the first moment.
+        beta2: decay of the second moment.
+        clip_norm: global gradient norm above which the gradient is scaled down.
+        ema: decay of the moving average of the weights, which is what is validated and used; 0 switches it off.
+        loss: the loss.
+        sampling_exponent: heads are drawn with probability ∝ (number of frames) ** exponent.
+        weights: explicit drawing weights per head; overrides the exponent.
+        rotate: turn each batch by a random rotation (Orb is not equivariant by construction).
+        valid_every: steps between validations.
+        valid_fraction: part of a data set without its own validation part that is held out, by group.
+        valid_frames: at most this many validation frames per head at each validation.
+        save_every: steps between checkpoints.
+        keep: how many ``step-N`` checkpoints stay besides ``last`` and ``best``.
+        log_every: steps between log lines.
+        seed: seed of initialisation, order, rotations and splits.
+        cache_mb: memory for neighbour lists that are kept from epoch to epoch.
+    """
+
+    max_steps: int = pydantic.Field(2000, ge=1)
+    max_minutes: float | None = pydantic.Field(None, gt=0)
+    batch_atoms: int = pydantic.Field(192, ge=1)
+    learning_rate: float = pydantic.Field(2e-3, gt=0)
+    warmup_steps: int = pydantic.Field(100, ge=0)
+    decay: Literal["cosine", "exponential", "constant"] = "cosine"
+    final_learning_rate: float = pydantic.Field(0.01, gt=0, le=1)
+    weight_decay: float = pydantic.Field(1e-4, ge=0)
+    beta1: float = pydantic.Field(0.9, ge=0, lt=1)
+    beta2: float = pydantic.Field(0.99, ge=0, lt=1)
+    clip_norm: float = pydantic.Field(10.0, gt=0)
+    ema: float = pydantic.Field(0.995, ge=0, lt=1)
+    loss: LossConfig = LossConfig()
+    sampling_exponent: float = pydantic.Field(0.5, ge=0)
+    weights: dict[str, float] | None = None
+    rotate: bool = True
+    valid_every: int = pydantic.Field(500, ge=1)
+    valid_fraction: float = pydantic.Field(0.1, gt=0, lt=1)
+    valid_frames: int = pydantic.Field(64, ge=1)
+    save_every: int = pydantic.Field(500, ge=1)
+    keep: int = pydantic.Field(0, ge=0)
+    log_every: int = pydantic.Field(50, ge=1)
+    seed: int = pydantic.Field(0, ge=0)
+    cache_mb: int = pydantic.Field(512, ge=0)
+
+
+def expand_preset(kind: str, value: Any) -> dict[str, Any]:
+    """``NAME`` or ``{preset: NAME, key: value}`` → the preset's keys, overridden by those that are given.
+
+    Args:
+        kind: folder of presets, for example ``configs/trunk``.
+        value: a name, a path or a mapping.
+    """
+    if isinstance(value, str):
+        value = {"preset": value}
+    if not isinstance(value, Mapping):
+        raise UserError(f"{kind}: expected a preset's name or a mapping, found {value!r}")
+    given = dict(value)
+    name = given.pop("preset", None)
+    if name is None:
+        return given
+    base, _ = config.read_yaml(presets.find(kind, str(name)))
+    return merge(base, given)
+
+
+def merge(base: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with ``given`` laid over it, group by group."""
+    result = dict(base)
+    for key, value in given.items():
+        inner = result.get(key)
+        result[key] = (
+            merge(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
+        )
+    return result
+
+
+def _trunk(value: Any) -> Any:
+    return value if isinstance(value, TrunkConfig) else expand_preset("configs/trunk", value)
+
+
+def _train(value: Any) -> Any:
+    return value if isinstance(value, TrainConfig) else expand_preset("configs/train", value)
+
+
+def _presets_as_value_errors(function: Any) -> Any:
+    """Let a wrong preset name be reported with the file and line of the key that holds it."""
+
+    def check(value: Any) -> Any:
+        try:
+            return function(value)
+        except UserError as error:
+            raise ValueError(str(error)) from None
+
+    return check
+
+
+TrunkOption = pydantic.BeforeValidator(_presets_as_value_errors(_trunk))
+TrainOption = pydantic.BeforeValidator(_presets_as_value_errors(_train))

@@ -1,0 +1,432 @@
+"""The training loop of every verb: pre-training, fine-tuning and the student of a distillation."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor
+
+from lamkit import config as configuration
+from lamkit.console import Progress, duration, log, log_off, log_to, table
+from lamkit.data.buckets import Buckets, measure
+from lamkit.data.sampler import Position, Sampler, Source, probabilities
+from lamkit.errors import Interrupted, LamkitError, UserError
+from lamkit.model.config import TrunkConfig
+from lamkit.model.inference import Predictor
+from lamkit.model.potential import Potential
+from lamkit.model.runtime import setup
+from lamkit.train import checkpoint, schedule
+from lamkit.train.checkpoint import Checkpoint
+from lamkit.train.config import TrainConfig
+from lamkit.train.interrupt import StopSignal
+from lamkit.train.prefetch import prefetch
+from lamkit.train.records import LearningCurve, MetricsFile, write_versions
+from lamkit.train.step import TrainStep, tensors
+from lamkit.train.tasks import Task, describe
+from lamkit.train.validate import Errors, Validator, score
+
+
+@dataclass
+class Run:
+    """What stays the same during a run.
+
+    Attributes:
+        tasks: heads that are trained, in the order of the network.
+        trunk: architecture.
+        config: training options.
+        out: run folder.
+        start: checkpoint that the weights come from, or None.
+        kept: heads of ``start`` that are not trained and stay as they are.
+        resolved: complete configuration, for ``config.yaml``.
+        device: CPU, GPU or Ascend.
+        resume_hint: command that goes on with this run.
+    """
+
+    tasks: Sequence[Task]
+    trunk: TrunkConfig
+    config: TrainConfig
+    out: Path
+    start: Checkpoint | None = None
+    init: dict[str, str | None] = field(default_factory=dict)
+    resolved: dict[str, Any] = field(default_factory=dict)
+    device: str = "CPU"
+    resume_hint: str = "the same command with --resume"
+
+    @property
+    def kept(self) -> list[str]:
+        """Heads of ``start`` that this run does not train."""
+        names = {t.name for t in self.tasks}
+        return [] if self.start is None else [h for h in self.start.heads if h not in names]
+
+
+@dataclass
+class Standing:
+    """Where the run stands; what ``state.json`` holds."""
+
+    step: int = 0
+    minutes: float = 0.0
+    best: float = math.inf
+    best_step: int = 0
+    head_steps: list[int] = field(default_factory=list)
+    sampler: list[tuple[int, int]] = field(default_factory=list)
+    errors: dict[str, Errors] = field(default_factory=dict)
+    best_errors: dict[str, Errors] = field(default_factory=dict)
+
+
+def train(run: Run, *, resume: bool = False) -> dict[str, Any]:
+    """Train and return the result; everything is written to ``run.out``.
+
+    Args:
+        run: what to train.
+        resume: go on from ``checkpoints/last`` in ``run.out`` where there is one.
+
+    Returns:
+        steps, best and last errors per head (eV units), steps per second, path of the best checkpoint.
+
+    Raises:
+        UserError: the checkpoint to resume from does not fit.
+        Interrupted: Ctrl-C; everything is saved.
+        LamkitError: the loss is not a number any more.
+    """
+    setup(run.device)
+    run.out.mkdir(parents=True, exist_ok=True)
+    handler = log_to(run.out / "train.log")
+    try:
+        return _Trainer(run, resume).run()
+    finally:
+        log_off(handler)
+
+
+class _Trainer:
+    """The state of one run in memory."""
+
+    def __init__(self, run: Run, resume: bool) -> None:
+        self.r, self.c = run, run.config
+        names = [t.name for t in run.tasks]
+        frames = {t.name: len(t.train) for t in run.tasks}
+        self.chances = probabilities(frames, exponent=self.c.sampling_exponent, weights=self.c.weights)
+        log.info("%s", describe(list(run.tasks), self.chances, self.c.max_steps))
+        self.potential = Potential(run.trunk, names, seed=self.c.seed)
+        self.average = Potential(run.trunk, names, seed=self.c.seed)
+        self.weights = {t.name: self._loss_weights(t) for t in run.tasks}
+        for network in (self.potential, self.average):
+            self._start_from(network)
+            self._set_scales(network)
+        needs = [
+            measure(t.train, run.trunk.cutoff, run.trunk.max_neighbors, self.c.batch_atoms, self.c.seed)
+            for t in run.tasks
+        ]
+        self.buckets = Buckets(needs, [self.chances[n] for n in names])
+        self.sampler = Sampler(
+            [Source(t.name, t.train, t.reference.reference) for t in run.tasks],
+            self.chances,
+            self.buckets,
+            cutoff=run.trunk.cutoff,
+            max_neighbors=run.trunk.max_neighbors,
+            seed=self.c.seed,
+            turn=self.c.rotate,
+            cache_mb=self.c.cache_mb,
+        )
+        self.validator = Validator(run.tasks, self.buckets, run.trunk, self.c.valid_frames)
+        self.step = TrainStep(self.potential, self.average, self.c)
+        self.predictor = Predictor(self.average)
+        self.at = Standing(head_steps=[0] * len(names), sampler=[(0, 0)] * len(names))
+        if resume and (run.out / "checkpoints" / "last").is_dir():
+            self._resume()
+        self._open_records()
+
+    # -- starting ---------------------------------------------------------------------------------
+
+    def _loss_weights(self, task: Task) -> Tensor:
+        """Weights of energy, forces and stress: the run's times the head's own; 0 where nothing is labelled."""
+        own, common = task.head.loss, self.c.loss
+        values = (common.energy * own.energy, common.forces * own.forces, common.stress * own.stress)
+        if not any(values):
+            raise UserError(f"head {task.name}: all its loss weights are 0; there is nothing to train")
+        return Tensor(np.array(values), ms.float32)
+
+    def _start_from(self, network: Potential) -> None:
+        """Weights of ``start``: the trunk, and for each head those of the head it begins as."""
+        if self.r.start is None:
+            return
+        source = self.r.start.weights
+        weights = {name: value for name, value in source.items() if not name.startswith("heads.")}
+        for task in self.r.tasks:
+            origin = self.r.init.get(task.name)
+            for name, value in source.items():
+                if origin is not None and name.startswith(f"heads.{origin}."):
+                    weights[f"heads.{task.name}." + name.removeprefix(f"heads.{origin}.")] = value
+        try:
+            network.load_state(weights, strict=False)
+        except UserError as error:
+            raise UserError(f"{self.r.start.path}: {error}") from None
+
+    def _set_scales(self, network: Potential) -> None:
+        """Normalisers from the data; a head that continues keeps its own, which its weights belong to."""
+        for task in self.r.tasks:
+            if self.r.init.get(task.name) is not None:
+                continue
+            s = task.scales
+            network.set_scale(task.name, "energy", s.mean, s.output)
+            if not self.r.trunk.conservative:
+                network.set_scale(task.name, "forces", 0.0, s.forces)
+                network.set_scale(task.name, "stress_diag", 0.0, s.stress)
+                network.set_scale(task.name, "stress_offdiag", 0.0, s.stress)
+
+    def _resume(self) -> None:
+        folder = self.r.out / "checkpoints" / "last"
+        saved = checkpoint.read(folder)
+        names = tuple(t.name for t in self.r.tasks)
+        if saved.trunk != self.r.trunk or tuple(saved.heads[: len(names)]) != names:
+            raise UserError(
+                f"{folder}: was trained with another trunk or other heads ({', '.join(saved.heads)}); "
+                "resume with the configuration in config.yaml beside it, or choose another --out"
+            )
+        self.average.load_state(_of_heads(saved, names))
+        try:
+            self.step.load_state(checkpoint.read_optimizer(folder))
+        except KeyError as error:
+            raise UserError(
+                f"{folder}: optimizer state {error} is missing; start with --from instead"
+            ) from None
+        state = saved.state
+        self.at = Standing(**{k: v for k, v in state.items() if k in Standing.__dataclass_fields__})
+        if self.at.best is None:
+            self.at.best = math.inf
+        self.sampler.positions = [Position(*p) for p in self.at.sampler]
+        log.info("resuming %s at step %d", self.r.out, self.at.step)
+
+    def _open_records(self) -> None:
+        out, keep = self.r.out, (self.at.step if self.at.step else None)
+        configuration.write_yaml(out / "config.yaml", self.r.resolved)
+        write_versions(out)
+        columns = [(t.name, t.valid is not None) for t in self.r.tasks]
+        self.curve = LearningCurve(out / "lcurve.out", columns, keep_until=keep)
+        self.metrics = MetricsFile(out / "metrics.csv", keep_until=keep)
+
+    # -- the loop ---------------------------------------------------------------------------------
+
+    def run(self) -> dict[str, Any]:
+        """The loop: draw, step, now and then log, validate, save."""
+        began, first, c = time.monotonic() - 60 * self.at.minutes, self.at.step, self.c
+        sums = _Recent(len(self.r.tasks))
+        if first == 0:
+            self._validate(began, sums, rate=0.0)
+        batches = prefetch(self.sampler.item, first, c.max_steps)
+        with StopSignal() as stop, Progress(c.max_steps, "step") as bar:
+            bar.first = first
+            try:
+                for item in batches:
+                    minutes = (time.monotonic() - began) / 60
+                    done = schedule.progress(item.step, minutes, c)
+                    if c.max_minutes is not None and minutes >= c.max_minutes:
+                        break
+                    rate = schedule.learning_rate(item.step, done, c)
+                    values = self._one(item, rate)
+                    self._check(values, item)
+                    sums.add(item.head, values)
+                    self._advance(item, minutes)
+                    bar.update(self.at.step, self._where(minutes))
+                    if self.at.step % c.log_every == 0:
+                        log.debug("step %d: %s, lr %.2e", self.at.step, sums.text(self.r.tasks), rate)
+                    if self.at.step % c.valid_every == 0 and self.at.step < c.max_steps:
+                        self._validate(began, sums, rate)
+                    if stop.received:
+                        self._save("last")
+                        raise Interrupted(f"saved at step {self.at.step}; go on with {self.r.resume_hint}")
+                    if self.at.step % c.save_every == 0 and self.at.step < c.max_steps:
+                        self._save("last")
+                        self._save_step()
+            finally:
+                batches.close()
+        self._validate(began, sums, schedule.learning_rate(self.at.step, 1.0, c))
+        self._save("last")
+        return self._result(time.monotonic() - began, first)
+
+    def _one(self, item: Any, rate: float) -> tuple[float, ...]:
+        """One optimizer step; returns loss, gradient norm and mean squared errors."""
+        head, c, task = item.head, self.c, self.r.tasks[item.head]
+        numbers = (
+            rate,
+            c.beta1 ** (item.step + 1),
+            c.beta2 ** (item.step + 1),
+            c.beta1 ** (self.at.head_steps[head] + 1),
+            c.beta2 ** (self.at.head_steps[head] + 1),
+            schedule.ema_decay(item.step, c),
+        )
+        units = (task.scales.energy, task.scales.forces, task.scales.stress)
+        outputs = self.step(
+            Tensor(head, ms.int32),
+            Tensor(np.array(numbers), ms.float32),
+            self.weights[task.name],
+            Tensor(np.array(units), ms.float32),
+            *tensors(item.batch),
+        )
+        return tuple(float(v.asnumpy()) for v in outputs)
+
+    def _check(self, values: tuple[float, ...], item: Any) -> None:
+        if math.isfinite(values[0]) and math.isfinite(values[1]):
+            return
+        place = self.r.out / "diverged-batch.npz"
+        np.savez(place, **item.batch._asdict())
+        raise LamkitError(
+            f"the loss became {values[0]} at step {item.step}, head {self.r.tasks[item.head].name}; the batch "
+            f"is in {place}. Likely causes: a learning rate too high (train.learning_rate), or a frame with "
+            "wrong labels (lamkit data check). checkpoints/last is from before this step"
+        )
+
+    def _advance(self, item: Any, minutes: float) -> None:
+        self.at.step = item.step + 1
+        self.at.minutes = minutes
+        self.at.head_steps[item.head] += 1
+        self.at.sampler = [tuple(p) for p in item.positions]
+
+    def _where(self, minutes: float) -> str:
+        if self.c.max_minutes is None:
+            return self._best_text()
+        left = max(self.c.max_minutes - minutes, 0) * 60
+        return f"{self._best_text()}  at most {duration(left)} left by time".strip()
+
+    def _best_text(self) -> str:
+        return "" if math.isinf(self.at.best) else f"best {self.at.best:.3f}"
+
+    # -- validating and saving --------------------------------------------------------------------
+
+    def _validate(self, began: float, sums: _Recent, rate: float) -> None:
+        errors = self.validator.errors(self.predictor)
+        seconds, step = time.monotonic() - began, self.at.step
+        for name, found in errors.items():
+            self.metrics.write(step, name, "valid", found, seconds)
+        valid = {
+            n: (_nan(e["forces_rmse"]), _nan(e["energy_rmse"]), _nan(e["forces_rmse"]))
+            for n, e in errors.items()
+        }
+        self.curve.write(step, valid, sums.rmse(self.r.tasks), rate)
+        sums.reset()
+        self.at.errors = errors
+        found = score(errors, self.r.tasks)
+        rows = [
+            (
+                n,
+                _milli(e["energy_mae"]),
+                _milli(e["forces_mae"]),
+                _milli(e["forces_rmse"]),
+                _milli(e["stress_mae"]),
+            )
+            for n, e in errors.items()
+        ]
+        headers = (f"step {step}", "E MAE meV/atom", "F MAE meV/Å", "F RMSE meV/Å", "stress MAE meV/Å³")
+        log.info("%s  after %s, score %.3f\n%s", "validation", duration(seconds), found, table(rows, headers))
+        if step and (found < self.at.best or math.isnan(found)):
+            self.at.best, self.at.best_step = (found if math.isfinite(found) else math.inf), step
+            self.at.best_errors = errors
+            self._save("best", optimizer=False)
+
+    def _save(self, name: str, optimizer: bool = True) -> None:
+        checkpoint.write(
+            self.r.out / "checkpoints" / name, self._checkpoint(), self.step.state() if optimizer else None
+        )
+
+    def _save_step(self) -> None:
+        if not self.c.keep:
+            return
+        self._save(f"step-{self.at.step}")
+        folder = self.r.out / "checkpoints"
+        old = sorted(folder.glob("step-*"), key=lambda p: int(p.name.split("-")[1]))[: -self.c.keep]
+        for path in old:
+            for file in sorted(path.rglob("*"), reverse=True):
+                file.unlink() if file.is_file() else file.rmdir()
+            path.rmdir()
+
+    def _checkpoint(self) -> Checkpoint:
+        weights = self.average.state()
+        references = {t.name: t.reference.reference for t in self.r.tasks}
+        heads = {t.name: t.head for t in self.r.tasks}
+        elements = {t.name: list(t.elements) for t in self.r.tasks}
+        if (start := self.r.start) is not None:
+            for head in self.r.kept:
+                weights |= {k: v for k, v in start.weights.items() if k.startswith(f"heads.{head}.")}
+                references[head], heads[head] = start.references[head], start.head_configs[head]
+                elements[head] = start.elements[head]
+            for task in self.r.tasks:
+                if task.name in start.elements:
+                    elements[task.name] = sorted({*elements[task.name], *start.elements[task.name]})
+        state = {k: getattr(self.at, k) for k in Standing.__dataclass_fields__}
+        state["best"] = None if math.isinf(self.at.best) else self.at.best
+        return Checkpoint(
+            self.r.out,
+            self.r.trunk,
+            tuple(references),
+            weights,
+            references,
+            heads,
+            elements,
+            self.r.resolved,
+            state,
+        )
+
+    def _result(self, seconds: float, first: int) -> dict[str, Any]:
+        best = self.at.best_errors or self.at.errors
+        return {
+            "checkpoint": str(checkpoint.locate(self.r.out)),
+            "steps": self.at.step,
+            "best_step": self.at.best_step,
+            "score": None if math.isinf(self.at.best) else self.at.best,
+            "seconds": round(seconds, 1),
+            "steps_per_second": round((self.at.step - first) / max(seconds, 1e-9), 3),
+            "parameters": int(sum(p.size for p in self.step.trunk) + sum(p.size for p in self.step.heads)),
+            "heads": best,
+            "last": self.at.errors,
+            "chances": self.chances,
+            "shapes": [list(s) for s in self.buckets.shapes],
+        }
+
+
+class _Recent:
+    """Squared errors of the training batches since the last validation, per head."""
+
+    def __init__(self, n_heads: int) -> None:
+        self.n_heads = n_heads
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.sums, self.counts = np.zeros((self.n_heads, 3)), np.zeros(self.n_heads)
+
+    def add(self, head: int, values: tuple[float, ...]) -> None:
+        """Count one batch."""
+        self.sums[head] += values[2:5]
+        self.counts[head] += 1
+
+    def rmse(self, tasks: Sequence[Task]) -> dict[str, tuple[float, float, float]]:
+        """Per head that was drawn: (forces as the total, energy, forces)."""
+        found = {}
+        for k, task in enumerate(tasks):
+            if self.counts[k]:
+                energy, forces, _ = np.sqrt(self.sums[k] / self.counts[k])
+                found[task.name] = (float(forces), float(energy), float(forces))
+        return found
+
+    def text(self, tasks: Sequence[Task]) -> str:
+        """Force errors of the heads for a log line."""
+        return ", ".join(f"{name} F {1000 * v[2]:.0f} meV/Å" for name, v in self.rmse(tasks).items())
+
+
+def _of_heads(saved: Checkpoint, names: Sequence[str]) -> dict[str, Any]:
+    wanted = tuple(f"heads.{n}." for n in names)
+    return {k: v for k, v in saved.weights.items() if not k.startswith("heads.") or k.startswith(wanted)}
+
+
+def _nan(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _milli(value: float | None) -> str:
+    return "–" if value is None else f"{1000 * value:.4g}"

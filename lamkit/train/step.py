@@ -1,0 +1,188 @@
+"""One training step as one compiled graph: loss, gradient, clipping, AdamW, weight average.
+
+Heads are stacked along a leading axis. The step takes the slices of the head that is drawn, differentiates
+with respect to them, updates them and writes them back; the slices of the other heads, their moments and
+their averages are not touched, so a head that is not drawn neither decays nor drifts.
+
+AdamW: m ← β₁m + (1−β₁)g, v ← β₂v + (1−β₂)g², θ ← θ − lr(m̂/(√v̂ + ε) + λθ), with the bias corrections taken
+from each head's own number of steps (Loshchilov and Hutter, ICLR 2019).
+"""
+
+from __future__ import annotations
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
+from numpy.typing import NDArray
+
+from lamkit.data.batch import Batch
+from lamkit.model.potential import INPUTS, Potential, inputs
+from lamkit.train.config import TrainConfig
+from lamkit.train.loss import squared_errors, terms
+
+EPSILON = 1e-8
+N_INPUTS = len(INPUTS)
+LABELS = ("energy", "energy_mask", "forces", "forces_mask", "stress", "stress_mask")
+
+
+def tensors(batch: Batch) -> tuple[Tensor, ...]:
+    """What :class:`TrainStep` takes of a batch: the network's inputs, then each label and its mask."""
+    return *inputs(batch), *(Tensor(getattr(batch, name), ms.float32) for name in LABELS)
+
+
+def _zeros_like(parameters: list[Parameter], prefix: str) -> ParameterTuple:
+    return ParameterTuple(
+        [
+            Parameter(Tensor(np.zeros(p.shape, np.float32)), name=f"{prefix}.{p.name}", requires_grad=False)
+            for p in parameters
+        ]
+    )
+
+
+class TrainStep(nn.Cell):
+    """The whole step. Called directly in graph mode; one compilation per batch shape.
+
+    Args:
+        potential: the network that is trained.
+        average: a second network of the same shape whose parameters hold the moving average.
+        config: loss kind, moments, decay, clipping.
+    """
+
+    def __init__(self, potential: Potential, average: Potential, config: TrainConfig) -> None:
+        super().__init__()
+        self.potential = potential
+        self.trunk = ParameterTuple(potential.trunk_parameters())
+        self.heads = ParameterTuple(potential.head_parameters())
+        self.trunk_average = ParameterTuple(average.trunk_parameters())
+        self.heads_average = ParameterTuple(average.head_parameters())
+        self.trunk_m = _zeros_like(list(self.trunk), "m")
+        self.trunk_v = _zeros_like(list(self.trunk), "v")
+        self.heads_m = _zeros_like(list(self.heads), "m")
+        self.heads_v = _zeros_like(list(self.heads), "v")
+        self.trunk_decays = tuple(_decays(p.name, p.shape) for p in self.trunk)
+        self.heads_decays = tuple(_decays(p.name, p.shape[1:]) for p in self.heads)
+        self.kind, self.delta = config.loss.kind, config.loss.delta
+        self.beta1, self.beta2 = config.beta1, config.beta2
+        self.decay, self.clip = config.weight_decay, config.clip_norm
+        self.adam = ops.Adam()
+        self.put = ops.ScatterUpdate()
+
+    def construct(
+        self, head: Tensor, numbers: Tensor, weights: Tensor, units: Tensor, *batch: Tensor
+    ) -> tuple[Tensor, ...]:
+        """One step on one batch of one head.
+
+        Args:
+            head: scalar int32.
+            numbers: [6] learning rate, β₁ᵗ and β₂ᵗ of the trunk, the same two of the head, averaging decay.
+            weights: [3] weights of energy, forces, stress.
+            units: [3] units of the errors.
+            batch: from :func:`tensors`.
+
+        Returns:
+            loss, gradient norm, mean squared errors of energy per atom, forces and stress.
+        """
+        slices = self.potential.head_slices(head)
+        (loss, energy, forces, stress), (of_slices, of_trunk) = ops.value_and_grad(
+            self._loss, 0, self.trunk, has_aux=True
+        )(slices, head, weights, units, batch)
+        norm = self._norm(of_slices, of_trunk)
+        scale = ops.minimum(ops.ones_like(norm), self.clip / (norm + 1e-12))
+        scale = ops.select(ops.isfinite(norm), scale, ops.zeros_like(scale))
+        loss = self._update_trunk(loss, of_trunk, scale, numbers)
+        loss = self._update_head(loss, head, slices, of_slices, scale, numbers)
+        return loss, norm, energy, forces, stress
+
+    def _loss(
+        self,
+        slices: tuple[Tensor, ...],
+        head: Tensor,
+        weights: Tensor,
+        units: Tensor,
+        batch: tuple[Tensor, ...],
+    ) -> tuple[Tensor, ...]:
+        predicted = self.potential.outputs(slices, self.potential.head_scales(head), *batch[:N_INPUTS])
+        target = (batch[N_INPUTS], batch[N_INPUTS + 2], batch[N_INPUTS + 4])
+        masks = (batch[N_INPUTS + 1], batch[N_INPUTS + 3], batch[N_INPUTS + 5])
+        energy, forces, stress = terms(self.kind, self.delta, predicted, target, masks, units)
+        loss = weights[0] * energy + weights[1] * forces + weights[2] * stress
+        squared = squared_errors(predicted, target, masks)
+        return loss, squared[0], squared[1], squared[2]
+
+    def _norm(self, of_slices: tuple[Tensor, ...], of_trunk: tuple[Tensor, ...]) -> Tensor:
+        total = ops.square(of_slices[0]).sum()
+        for gradient in of_slices[1:]:
+            total = total + ops.square(gradient).sum()
+        for gradient in of_trunk:
+            total = total + ops.square(gradient).sum()
+        return ops.sqrt(total)
+
+    def _update_trunk(
+        self, loss: Tensor, gradients: tuple[Tensor, ...], scale: Tensor, numbers: Tensor
+    ) -> Tensor:
+        rate, power1, power2, average = numbers[0], numbers[1], numbers[2], numbers[5]
+        beta1, beta2 = ops.full_like(rate, self.beta1), ops.full_like(rate, self.beta2)
+        epsilon = ops.full_like(rate, EPSILON)
+        for i in range(len(self.trunk)):
+            if self.trunk_decays[i]:
+                loss = ops.depend(loss, ops.assign(self.trunk[i], self.trunk[i] * (1.0 - rate * self.decay)))
+            updated = self.adam(
+                self.trunk[i], self.trunk_m[i], self.trunk_v[i],
+                power1, power2, rate, beta1, beta2, epsilon, gradients[i] * scale,
+            )  # fmt: skip
+            loss = ops.depend(loss, updated)
+            mixed = self.trunk_average[i] * average + self.trunk[i] * (1.0 - average)
+            loss = ops.depend(loss, ops.assign(self.trunk_average[i], mixed))
+        return loss
+
+    def _update_head(
+        self,
+        loss: Tensor,
+        head: Tensor,
+        slices: tuple[Tensor, ...],
+        gradients: tuple[Tensor, ...],
+        scale: Tensor,
+        numbers: Tensor,
+    ) -> Tensor:
+        rate, power1, power2, average = numbers[0], numbers[3], numbers[4], numbers[5]
+        where = ops.reshape(head, (1,))
+        for i in range(len(self.heads)):
+            gradient = gradients[i] * scale
+            m = self.beta1 * ops.gather(self.heads_m[i], head, 0) + (1 - self.beta1) * gradient
+            v = self.beta2 * ops.gather(self.heads_v[i], head, 0) + (1 - self.beta2) * ops.square(gradient)
+            step = (m / (1.0 - power1)) / (ops.sqrt(v / (1.0 - power2)) + EPSILON)
+            decay = self.decay if self.heads_decays[i] else 0.0
+            new = slices[i] - rate * (step + decay * slices[i])
+            mean = ops.gather(self.heads_average[i], head, 0) * average + new * (1.0 - average)
+            loss = ops.depend(loss, self.put(self.heads_m[i], where, ops.expand_dims(m, 0)))
+            loss = ops.depend(loss, self.put(self.heads_v[i], where, ops.expand_dims(v, 0)))
+            loss = ops.depend(loss, self.put(self.heads[i], where, ops.expand_dims(new, 0)))
+            loss = ops.depend(loss, self.put(self.heads_average[i], where, ops.expand_dims(mean, 0)))
+        return loss
+
+    def state(self) -> dict[str, NDArray[np.float32]]:
+        """Raw weights and moments by name, for ``optimizer.safetensors``."""
+        groups = (self.trunk, self.heads, self.trunk_m, self.trunk_v, self.heads_m, self.heads_v)
+        names = ("w", "w", "", "", "", "")
+        return {
+            (f"w.{p.name}" if name else p.name): p.asnumpy().copy()
+            for name, group in zip(names, groups, strict=True)
+            for p in group
+        }
+
+    def load_state(self, state: dict[str, NDArray[np.float32]]) -> None:
+        """Inverse of :meth:`state`; every array must be there with its shape.
+
+        Raises:
+            KeyError: an array is missing.
+        """
+        groups = (self.trunk, self.heads, self.trunk_m, self.trunk_v, self.heads_m, self.heads_v)
+        names = ("w", "w", "", "", "", "")
+        for name, group in zip(names, groups, strict=True):
+            for p in group:
+                p.set_data(Tensor(state[f"w.{p.name}" if name else p.name]))
+
+
+def _decays(name: str, shape: tuple[int, ...]) -> bool:
+    """Weight decay acts on weight matrices only: not on biases, norms or the table of elements."""
+    return len(shape) >= 2 and min(shape) > 1 and "emb" not in name

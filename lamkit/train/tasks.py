@@ -1,0 +1,184 @@
+"""A task: one head with its training and validation frames, its reference energies and its scales."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lamkit.console import log, table
+from lamkit.data.dataset import Dataset, View, open_dataset
+from lamkit.data.frame import SYMBOLS
+from lamkit.data.heads import HeadConfig
+from lamkit.data.reference import ReferenceFit, Statistics, fit_dataset_reference, statistics
+from lamkit.data.split import split_indices
+from lamkit.errors import UserError
+
+MIN_SCALE = 1e-4
+
+
+class Scales(NamedTuple):
+    """Units of one head's outputs and of its loss; data of the head, never trained.
+
+    The network's normalised energy y becomes ``mean + output * y`` eV/atom. ``output`` is the root mean
+    square force times 1 Å where there are forces, because a conservative model has to make the forces out
+    of the same y; the spread of the energies per atom is often a hundred times smaller.
+
+    Attributes:
+        mean: mean of (E − reference)/n_atoms, eV/atom.
+        output: eV/atom.
+        energy: unit of energy errors in the loss, eV/atom.
+        forces: unit of force errors in the loss, eV/Å.
+        stress: unit of stress errors in the loss, eV/Å³.
+    """
+
+    mean: float
+    output: float
+    energy: float
+    forces: float
+    stress: float
+
+
+def scales(statistic: Statistics) -> Scales:
+    """Scales from the statistics of the training frames."""
+    forces = statistic.forces_rms if statistic.forces_rms > MIN_SCALE else 0.0
+    spread = max(statistic.energy_std, MIN_SCALE)
+    # Energies per atom that differ less than 2 % of the force scale are not worth a steeper loss.
+    energy = max(spread, 0.02 * forces)
+    stress = statistic.stress_rms if statistic.stress_rms > 1e-6 else 1e-2
+    return Scales(
+        mean=statistic.energy_mean,
+        output=forces or spread,
+        energy=energy,
+        forces=forces or 1.0,
+        stress=stress,
+    )
+
+
+@dataclass(frozen=True)
+class Task:
+    """One head ready for training.
+
+    Attributes:
+        name: head.
+        train: training frames.
+        valid: frames held out for validation, or None where there are too few.
+        head: what the head's YAML or the data set says of it.
+        reference: least-squares energies per element.
+        scales: units of outputs and loss.
+        elements: symbols in the training frames.
+    """
+
+    name: str
+    train: View
+    valid: View | None
+    head: HeadConfig
+    reference: ReferenceFit
+    scales: Scales
+    elements: tuple[str, ...]
+
+
+def make_task(
+    name: str,
+    path: str | Path,
+    head: HeadConfig,
+    *,
+    valid_fraction: float,
+    seed: int,
+    n_frames: int | None = None,
+    prior: NDArray[np.float64] | None = None,
+) -> Task:
+    """Open a head's data, split it where it has no validation part of its own, and fit its reference.
+
+    Args:
+        name: head.
+        path: data set, or a folder with ``train/`` and ``valid/``.
+        head: facts of the head.
+        valid_fraction: part held out where the data set has no validation part.
+        seed: of the split and of the choice of ``n_frames``.
+        n_frames: use only so many training frames (few-shot fine-tuning).
+        prior: [119] eV, reference energies toward which the fit is regularised; default is the head's own.
+
+    Raises:
+        UserError: nothing to train on.
+    """
+    path = Path(path)
+    if (path / "train").is_dir():
+        train = everything(open_dataset(path / "train"))
+        valid = everything(open_dataset(path / "valid")) if (path / "valid").is_dir() else None
+    else:
+        data = open_dataset(path)
+        parts = split_indices(
+            data, {"train": 1 - valid_fraction, "valid": valid_fraction}, by="group", seed=seed
+        )
+        train, valid = (
+            data.subset(parts["train"]),
+            data.subset(parts["valid"]) if len(parts["valid"]) else None,
+        )
+    if not len(train):
+        raise UserError(f"{path}: no training frames for head '{name}'")
+    if n_frames is not None and n_frames < len(train):
+        chosen = np.random.default_rng([seed, 77]).permutation(len(train))[:n_frames]
+        train = train.subset(np.sort(chosen))
+    refuse_unusable(train, name)
+    reference = fit_dataset_reference(train, head.prior() if prior is None else prior)
+    counts, numbers = train.compositions()
+    elements = tuple(SYMBOLS[z] for z in np.asarray(numbers)[counts.sum(axis=0) > 0])
+    return Task(name, train, valid, head, reference, scales(statistics(train, reference.reference)), elements)
+
+
+def everything(data: Dataset) -> View:
+    """All frames of a data set, as a view."""
+    return data.subset(np.arange(len(data)))
+
+
+def refuse_unusable(view: View, name: str) -> None:
+    """Read every label once and refuse what no training can use.
+
+    Raises:
+        UserError: a label is NaN or infinite, or no frame has an energy.
+    """
+    for _, _, place, rows in view.dataset.blocks(view.indices):
+        arrays = place.arrays()
+        for label in ("energy", "force", "virial", "coord"):
+            for start in range(0, len(rows), 512) if label in arrays else ():
+                some = rows[start : start + 512]
+                bad = ~np.isfinite(np.asarray(arrays[label][some]).reshape(len(some), -1)).all(axis=1)
+                if bad.any():
+                    raise UserError(
+                        f"{place.path}: {label}.npy, row {some[int(np.argmax(bad))]}: NaN or infinite "
+                        f"(head '{name}'). 'lamkit data check {view.dataset.path}' lists all such frames; "
+                        "convert the source again, which leaves them out"
+                    )
+    if not np.isfinite(view.energies).any():
+        raise UserError(f"{view.dataset.path}: no frame has an energy (head '{name}')")
+
+
+def describe(tasks: list[Task], chances: Mapping[str, float], max_steps: int) -> str:
+    """The plan as a table: frames, chance, expected epochs, reference fit, scales."""
+    rows = []
+    for t in tasks:
+        atoms = float(np.mean(t.train.n_atoms))
+        rows.append(
+            (
+                t.name,
+                len(t.train),
+                len(t.valid) if t.valid is not None else 0,
+                f"{atoms:.0f}",
+                f"{chances[t.name]:.3f}",
+                round(chances[t.name] * max_steps),
+                f"{t.reference.rank}/{t.reference.n_elements}",
+                f"{1000 * t.reference.residual_std:.1f}",
+                f"{1000 * t.scales.forces:.0f}",
+            )
+        )
+        for sentence in t.reference.null_space:
+            log.info("head %s: %s; the prior decides how the energy is shared", t.name, sentence)
+    return table(
+        rows,
+        ("head", "train", "valid", "atoms", "chance", "steps", "rank", "E std meV/atom", "F rms meV/Å"),
+    )

@@ -1,0 +1,111 @@
+"""Errors of a network on the validation frames of each head, in constant shapes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lamkit.data.batch import Batch, Graph, collate, make_graph, shape_of
+from lamkit.data.buckets import Buckets, holds
+from lamkit.metrics import ErrorSums
+from lamkit.model.config import TrunkConfig
+from lamkit.model.inference import Predictor
+from lamkit.train.tasks import Task
+
+Errors = dict[str, Any]
+
+
+class Validator:
+    """Holds the validation batches of every head and evaluates a network on them.
+
+    Args:
+        tasks: the heads, in the order of the network.
+        buckets: padded shapes, shared with training.
+        trunk: for the cutoff.
+        limit: frames per head at most, evenly spread over the validation part.
+    """
+
+    def __init__(self, tasks: Sequence[Task], buckets: Buckets, trunk: TrunkConfig, limit: int) -> None:
+        self.tasks, self.buckets, self.trunk, self.limit = list(tasks), buckets, trunk, limit
+        self._batches: dict[str, list[Batch]] = {}
+
+    def batches(self, head: int) -> list[Batch]:
+        """Validation batches of one head; made once."""
+        task = self.tasks[head]
+        if task.valid is None:
+            return []
+        if task.name not in self._batches:
+            count = min(self.limit, len(task.valid))
+            chosen = np.linspace(0, len(task.valid) - 1, count).round().astype(int)
+            graphs = (
+                make_graph(task.valid.frame(int(i)), self.trunk.cutoff, self.trunk.max_neighbors)
+                for i in np.unique(chosen)
+            )
+            self._batches[task.name] = [
+                collate(group, self.buckets.shape_for(group, head), task.reference.reference)
+                for group in grouped(graphs, self.buckets.of_head(head))
+            ]
+        return self._batches[task.name]
+
+    def errors(self, predictor: Predictor) -> dict[str, Errors]:
+        """Errors per head; heads without validation frames are left out."""
+        found: dict[str, Errors] = {}
+        for index, task in enumerate(self.tasks):
+            if batches := self.batches(index):
+                sums = ErrorSums()
+                for batch in batches:
+                    add_batch(sums, batch, predictor.predict(batch, index))
+                found[task.name] = sums.result()
+        return found
+
+
+def grouped(graphs: Iterator[Graph], shape: Any) -> Iterator[list[Graph]]:
+    """Consecutive graphs in groups that fit ``shape``; a graph larger than it comes alone."""
+    group: list[Graph] = []
+    for graph in graphs:
+        if group and not holds(shape, shape_of([*group, graph])):
+            yield group
+            group = []
+        group.append(graph)
+    if group:
+        yield group
+
+
+def add_batch(sums: ErrorSums, batch: Batch, predicted: Mapping[str, np.ndarray]) -> None:
+    """Count the real frames of a padded batch; labels that are masked count as missing."""
+    frames = batch.graph_mask > 0
+    atoms = batch.node_mask > 0
+    counts = batch.n_atoms[frames].astype(int)
+    energy = np.where(batch.energy_mask > 0, batch.energy, np.nan)[frames]
+    forces = np.where(batch.forces_mask[:, None] > 0, batch.forces, np.nan)[atoms]
+    stress = np.where(batch.stress_mask > 0, batch.stress, np.nan)[frames]
+    sums.add(
+        counts,
+        predicted["energy"][frames].astype(float) * counts,
+        energy.astype(float) * counts,
+        predicted["forces"][atoms],
+        forces,
+        predicted["stress"][frames],
+        stress,
+    )
+
+
+def score(errors: Mapping[str, Errors], tasks: Sequence[Task]) -> float:
+    """One number to choose the best checkpoint by; smaller is better.
+
+    Geometric mean over heads of the force RMSE in units of the head's force scale, or of the energy RMSE where
+    a head has no forces; nan where nothing was validated.
+    """
+    logs = []
+    for task in tasks:
+        found = errors.get(task.name)
+        if found is None:
+            continue
+        if found["forces_rmse"] is not None:
+            logs.append(math.log(max(found["forces_rmse"], 1e-12) / task.scales.forces))
+        elif found["energy_rmse"] is not None:
+            logs.append(math.log(max(found["energy_rmse"], 1e-12) / task.scales.energy))
+    return math.exp(sum(logs) / len(logs)) if logs else math.nan
