@@ -1,0 +1,1 @@
+"""What is shown of results: parity samples, dp-test detail files, figures and the HTML page."""

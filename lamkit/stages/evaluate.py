@@ -1,0 +1,243 @@
+"""Evaluate: errors of a model on labelled data, head by head, with parity plots and detail files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+import pydantic
+from numpy.typing import NDArray
+
+from lamkit import config
+from lamkit.config import InputPath
+from lamkit.console import Progress, log, table
+from lamkit.data.dataset import Dataset, View, open_dataset
+from lamkit.data.frame import NUMBERS, SYMBOLS, to_atoms
+from lamkit.errors import LamkitError, UserError
+from lamkit.files import atomic_write
+from lamkit.metrics import ErrorSums
+from lamkit.report import parity
+from lamkit.report.detail import DetailFiles
+
+if TYPE_CHECKING:
+    from lamkit.calculator import LamCalculator
+
+ANY_HEAD = ""  # key of a data set for which no head was named
+PARTS = ("test", "valid")  # parts of a split that are fit for evaluation, best first
+FRAMES_AT_ONCE = 64
+
+
+def _by_head(value: Any) -> Any:
+    return {ANY_HEAD: value} if isinstance(value, str) else value
+
+
+class Options(config.Model):
+    """Options of the stage ``evaluate``.
+
+    Attributes:
+        model: checkpoint or run folder.
+        data: one data set, or head → data set. A folder with test/ or valid/ stands for that part.
+        head: head for a data set that is given without one; needed only where it cannot be told from
+            ``dataset.yaml`` or from a model with a single head.
+        detail: write dp-test detail files whose names begin with this.
+        max_frames: at most this many frames per data set, evenly spaced.
+        batch_atoms: atoms per batch.
+        device: where the network runs.
+    """
+
+    model: InputPath
+    data: Annotated[dict[str, InputPath], pydantic.BeforeValidator(_by_head)]
+    head: str | None = None
+    detail: str | None = None
+    max_frames: int | None = pydantic.Field(None, ge=1)
+    batch_atoms: int = pydantic.Field(512, ge=1)
+    device: Literal["CPU", "GPU", "Ascend"] = "CPU"
+
+
+def run(options: Options, out: Path | None) -> dict[str, dict[str, Any]]:
+    """Evaluate every data set with its head.
+
+    Args:
+        options: see :class:`Options`.
+        out: folder for result.json, parity.npz and parity.png; None writes none of them.
+
+    Returns:
+        Head → errors as in :meth:`lamkit.metrics.ErrorSums.result`, and ``data``, the folder evaluated.
+    """
+    if not options.data:
+        raise UserError("data: name at least one data set")
+    sets = {key: open_dataset(evaluation_part(Path(path))) for key, path in options.data.items()}
+    from lamkit.train import checkpoint
+
+    known = checkpoint.read(options.model)
+    jobs = {_head_for(key, data, options.head, known): data for key, data in sets.items()}
+    if len(jobs) < len(sets):
+        raise UserError(
+            f"two of the data sets {', '.join(map(str, options.data.values()))} mean the same head"
+        )
+    for head, data in jobs.items():
+        _check_fit(head, data, known)
+    result: dict[str, dict[str, Any]] = {}
+    samples: dict[str, parity.Pairs] = {}
+    with ExitStack() as stack:
+        detail = stack.enter_context(DetailFiles(options.detail)) if options.detail else None
+        for head, data in jobs.items():
+            view = _thinned(data, options.max_frames)
+            sums, samples[head] = _measure(
+                _calculator(options, head), head, view, options.batch_atoms, detail
+            )
+            result[head] = {**sums.result(), "data": str(data.path)}
+    if detail is not None:
+        log.info("detail files: %s", ", ".join(str(p) for p in detail.written))
+    if out is not None:
+        _write(Path(out), options, result, samples)
+    return result
+
+
+def evaluation_part(path: Path) -> Path:
+    """The data set to evaluate that ``path`` means: itself, or test/ or valid/ in it or in its data/."""
+    for folder in (path, path / "data"):
+        if (folder / "dataset.yaml").is_file():
+            return folder
+        for part in PARTS:
+            if (folder / part / "dataset.yaml").is_file():
+                log.info("%s is split: evaluating its part '%s'", folder, part)
+                return folder / part
+    return path
+
+
+def _head_for(key: str, data: Dataset, asked: str | None, known: Any) -> str:
+    """Head that a data set is evaluated with: named with it, by ``head``, by the data, or the only one."""
+    if key != ANY_HEAD:
+        if asked not in (None, key):
+            raise UserError(
+                f"head '{asked}' is asked for, but {data.path} is given for head '{key}'; give one"
+            )
+        return known.head(key)
+    if asked is None and data.facts.head in known.heads:
+        if len(known.heads) > 1:
+            log.info("%s says that it belongs to head '%s': using that one", data.path, data.facts.head)
+        return data.facts.head
+    return known.head(asked)
+
+
+def _check_fit(head: str, data: Dataset, known: Any) -> None:
+    """Refuse elements that the head never saw; warn where the levels of theory differ.
+
+    Raises:
+        UserError: the data hold such elements.
+    """
+    seen = {NUMBERS[s] for s in known.elements[head]}
+    strange = [SYMBOLS[z] for z in data.elements if z not in seen]
+    if strange:
+        raise UserError(
+            f"{data.path}: holds {', '.join(strange)}, which head '{head}' of {known.path} was never "
+            f"trained on (it knows {', '.join(known.elements[head])}); fine-tune the head on data with "
+            "these elements first"
+        )
+    theirs, ours = data.facts.level_of_theory, known.head_configs[head].level_of_theory
+    if theirs is not None and theirs.functional != ours.functional:
+        log.warning(
+            "%s holds %s labels, head '%s' was trained on %s: energies are not comparable",
+            data.path, theirs.functional, head, ours.functional,
+        )  # fmt: skip
+
+
+def _thinned(data: Dataset, max_frames: int | None) -> View:
+    """At most ``max_frames`` frames, evenly spaced over the data set."""
+    n = len(data) if max_frames is None else min(max_frames, len(data))
+    return data.subset(np.linspace(0, len(data) - 1, n).round().astype(np.int64))
+
+
+def _calculator(options: Options, head: str) -> LamCalculator:
+    from lamkit.calculator import LamCalculator
+
+    return LamCalculator(options.model, head=head, device=options.device)
+
+
+def _measure(
+    calculator: LamCalculator, head: str, view: View, batch_atoms: int, detail: DetailFiles | None
+) -> tuple[ErrorSums, parity.Pairs]:
+    """Predict every frame of ``view``; errors and a sample of pairs."""
+    sums, sample = ErrorSums(), parity.ParitySample(view.n_atoms)
+    if detail is not None:
+        detail.begin(str(view.path))
+    done = 0
+    with Progress(len(view), f"evaluating {head}") as progress:
+        for batch in batches(view.n_atoms, batch_atoms):
+            frames = [view.frame(int(i)) for i in batch]
+            predictions = calculator.predict([to_atoms(frame) for frame in frames])
+            for i, frame, predicted in zip(batch, frames, predictions, strict=True):
+                if not np.isfinite(predicted["energy"]) or not np.isfinite(predicted["forces"]).all():
+                    raise LamkitError(
+                        f"head '{head}' predicts a number that is not finite for frame {frame.step} of "
+                        f"{frame.source}: atoms may be too close there, or the training of the model diverged"
+                    )
+                stress = predicted.get("stress")
+                sums.add(
+                    len(frame), predicted["energy"], frame.energy, predicted["forces"], frame.forces,
+                    stress, frame.stress,
+                )  # fmt: skip
+                sample.add(int(i), frame, predicted)
+                if detail is not None:
+                    detail.add(frame, predicted)
+            done += len(batch)
+            progress.update(done)
+    return sums, sample.pairs()
+
+
+def batches(n_atoms: NDArray[np.integer], batch_atoms: int) -> Iterator[NDArray[np.int64]]:
+    """Places of frames, in their order, a batch holding ``batch_atoms`` atoms and 64 frames at most."""
+    start, atoms = 0, 0
+    for i, n in enumerate(n_atoms):
+        if i > start and (atoms + n > batch_atoms or i - start >= FRAMES_AT_ONCE):
+            yield np.arange(start, i)
+            start, atoms = i, 0
+        atoms += int(n)
+    if start < len(n_atoms):
+        yield np.arange(start, len(n_atoms))
+
+
+def _write(
+    out: Path, options: Options, result: Mapping[str, Any], samples: Mapping[str, parity.Pairs]
+) -> None:
+    """Write config.yaml, parity.npz, parity.png and, last, result.json."""
+    from lamkit.report import plots
+
+    config.write_yaml(out / "config.yaml", options)
+    parity.save(out / "parity.npz", samples)
+    atomic_write(out / "parity.png", plots.png(plots.parity(samples)))
+    atomic_write(out / "result.json", json.dumps(result, indent=1) + "\n")
+    log.info("written to %s: result.json, parity.png, parity.npz", out)
+
+
+def summary(result: Mapping[str, Mapping[str, Any]]) -> str:
+    """The errors as a table in meV/atom, meV/Å and meV/Å³."""
+    headers = [
+        "head", "frames", "E MAE", "E RMSE", "F MAE", "F RMSE", "F target rms", "F cosine", "F<0.03", "S MAE",
+    ]  # fmt: skip
+    rows = [
+        [
+            head, r["n_frames"], *(_milli(r[k]) for k in ("energy_mae", "energy_rmse", "forces_mae")),
+            _milli(r["forces_rmse"]), _milli(r["forces_rms_target"]), _plain(r["forces_cosine"]),
+            _plain(r["fwt_0.03"]), _milli(r["stress_mae"], 3),
+        ]
+        for head, r in result.items()
+    ]  # fmt: skip
+    note = (
+        "E in meV/atom, F in meV/Å, S in meV/Å³. F target rms: error of a model of zero forces. "
+        "F<0.03: part of the frames with every force component within 0.03 eV/Å."
+    )
+    return f"{table(rows, headers)}\n{note}"
+
+
+def _milli(value: float | None, digits: int = 1) -> str:
+    return "-" if value is None else f"{1000 * value:.{digits}f}"
+
+
+def _plain(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
