@@ -121,6 +121,10 @@ def run(source: Source, folder: Path, stages: Mapping[str, str], settings: Setti
 
 def _carry_out(todo: Plan, folder: Path, settings: Settings, log: Journal, lock: int) -> dict[str, Outcome]:
     with Screen() as screen, Bell() as bell:
+        n_all, n_run = len(todo.tasks), len(todo.to_run)
+        screen.say(
+            f"{n_run} of {n_all} stages to run in {folder}; all output is in <stage>/{stage_folder.LOG}"
+        )
         run = _Run(todo, folder, settings, log, lock, screen)
         try:
             while run.active:
