@@ -12,7 +12,7 @@ Folders written by DeePMD or dpdata (``deepmd/npy``, ``deepmd/npy/mixed``, neste
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -24,8 +24,16 @@ from numpy.typing import ArrayLike, NDArray
 import lamkit
 from lamkit import config
 from lamkit.data.facts import FORMAT_VERSION, UNITS, DatasetFacts
-from lamkit.data.frame import NUMBERS, SYMBOLS, Frame, make_frame, to_voigt, volume
-from lamkit.data.storage import SPLITS, System, SystemSet, find_systems, open_system
+from lamkit.data.frame import NUMBERS, SYMBOLS, Frame, make_frame, volume
+from lamkit.data.storage import (
+    SPLITS,
+    System,
+    SystemSet,
+    count_elements,
+    find_systems,
+    open_system,
+    stress_of,
+)
 from lamkit.data.write import DatasetWriter, checksums, write_frames
 from lamkit.errors import UserError
 
@@ -82,7 +90,7 @@ class Dataset:
             group=self.group_names[record["group"]] if record is not None else self._relative(system.path),
             **labels,
         )
-        return _with_stress(frame, arrays, row)
+        return replace(frame, stress=stress_of(arrays, row, volume(frame) if frame.pbc.all() else 0.0))
 
     def _foreign_step(self, place: SystemSet, row: int) -> int:
         sets = self._systems[place.system].sets
@@ -292,33 +300,12 @@ class View:
             piece = slice(start, min(start + size, len(self)))
             counts = np.zeros((piece.stop - start, width), dtype=np.int32)
             for places, system, place, rows in self.dataset.blocks(self.indices[piece]):
-                counts[places] = _count(system, place, rows, column, width)
+                counts[places] = count_elements(system, place, rows, column, width)
             yield piece, counts
 
     def subset(self, indices: ArrayLike) -> View:
         """Some frames of this view."""
         return View(self.dataset, self.indices[np.asarray(indices, dtype=np.int64)])
-
-
-def _count(system: System, place: SystemSet, rows: NDArray, column: NDArray, width: int) -> NDArray[np.int32]:
-    """Atoms of each element, ``[n_rows, width]``, for rows of one set."""
-    if not system.mixed:
-        single = np.bincount(column[system.numbers[system.types]], minlength=width)
-        return np.broadcast_to(single, (len(rows), width)).astype(np.int32)
-    types = place.arrays()["real_atom_types"][rows]
-    row_of, _ = np.nonzero(types >= 0)
-    flat = row_of * width + column[system.numbers[types[types >= 0]]]
-    return np.bincount(flat, minlength=len(rows) * width).reshape(len(rows), width).astype(np.int32)
-
-
-def _with_stress(frame: Frame, arrays: Any, row: int) -> Frame:
-    """``frame`` with the stress of its row, if there is one: from the side-car, else from the virial."""
-    if "stress" in arrays:
-        return replace(frame, stress=np.array(arrays["stress"][row], dtype=np.float64))
-    if "virial" in arrays and frame.pbc.all() and volume(frame) > 0:
-        virial = np.asarray(arrays["virial"][row], dtype=np.float64).reshape(3, 3)
-        return replace(frame, stress=-to_voigt(virial) / volume(frame))
-    return frame
 
 
 def open_dataset(path: str | Path) -> Dataset:
@@ -330,6 +317,7 @@ def open_dataset(path: str | Path) -> Dataset:
     path = Path(path)
     if not path.is_dir():
         raise UserError(f"{path}: no such data set folder; make one with 'lamkit data convert'")
+    path = _inner(path)
     facts_file = path / "dataset.yaml"
     foreign = not facts_file.is_file()
     facts = DatasetFacts() if foreign else config.load(DatasetFacts, facts_file)
@@ -351,15 +339,38 @@ def open_dataset(path: str | Path) -> Dataset:
     return dataset
 
 
+def _inner(path: Path) -> Path:
+    """``path``, or the data set ``data`` in it, which is where a workflow's stage puts its own.
+
+    Raises:
+        UserError: several data sets stand in ``path``: taking them as one would undo a split.
+    """
+    if (path / "dataset.yaml").is_file():
+        return path
+    inside = sorted(file.parent for file in path.glob("*/dataset.yaml"))
+    if [folder.name for folder in inside] == ["data"]:
+        return inside[0]
+    if inside:
+        raise UserError(
+            f"{path}: holds several data sets ({', '.join(p.name for p in inside)}); name one of them"
+        )
+    return path
+
+
 def write_dataset(
-    frames: Iterable[Frame], out: str | Path, facts: DatasetFacts | None = None, *, split: str = ""
+    frames: Iterable[Frame],
+    out: str | Path,
+    facts: DatasetFacts | Callable[[], DatasetFacts] | None = None,
+    *,
+    split: str = "",
 ) -> Dataset:
     """Write frames as a data set, streaming; it appears at ``out`` only when complete.
 
     Args:
         frames: any number of frames; consumed one by one.
         out: folder to make; must not exist or be empty.
-        facts: what is known of the data; counts, elements, checksums are filled in here.
+        facts: what is known of the data; counts, elements, checksums are filled in here. A function is
+            called when all frames are through.
         split: name of the part of a split, for the side-car.
 
     Raises:
@@ -368,10 +379,10 @@ def write_dataset(
     out = Path(out)
     if split not in SPLITS:
         raise ValueError(f"split is '{split}', must be one of {SPLITS}")
-    facts = facts or DatasetFacts()
 
     def finish(folder: Path, writer: DatasetWriter) -> None:
-        config.write_yaml(folder / "dataset.yaml", _completed(facts, folder, writer))
+        known = facts() if callable(facts) else facts or DatasetFacts()
+        config.write_yaml(folder / "dataset.yaml", _completed(known, folder, writer))
 
     write_frames(frames, out, finish, split)
     return open_dataset(out)

@@ -200,5 +200,5 @@ def open_or_convert_head(head: HeadConfig, cache: Path) -> Path:
     if out.exists():  # left by something else than a conversion, which is all or nothing
         shutil.rmtree(out)
     options = convert.Options(sources=[str(source)], format=head.source.format or "auto", head=head.name)
-    convert.run(options, out)
+    convert.convert(options, out)
     return out

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from lamkit.data.frame import numbers_of
+from lamkit.data.frame import numbers_of, to_voigt
 from lamkit.errors import UserError
 
 FRAME_RECORD = np.dtype([("source", "<i4"), ("step", "<i8"), ("group", "<i4"), ("split", "i1")])
@@ -166,3 +166,34 @@ def read_shape(file: Path) -> tuple[int, ...]:
         version = npy.read_magic(stream)
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         return read(stream)[0]
+
+
+def count_elements(
+    system: System, place: SystemSet, rows: NDArray, column: NDArray, width: int
+) -> NDArray[np.int32]:
+    """Atoms of each element, ``[n_rows, width]``, for rows of one set.
+
+    ``column`` gives the column of each atomic number.
+    """
+    if not system.mixed:
+        single = np.bincount(column[system.numbers[system.types]], minlength=width)
+        return np.broadcast_to(single, (len(rows), width)).astype(np.int32)
+    types = place.arrays()["real_atom_types"][rows]
+    row_of, _ = np.nonzero(types >= 0)
+    flat = row_of * width + column[system.numbers[types[types >= 0]]]
+    return np.bincount(flat, minlength=len(rows) * width).reshape(len(rows), width).astype(np.int32)
+
+
+def stress_of(arrays: Mapping[str, NDArray], row: int, volume: float) -> NDArray[np.float64] | None:
+    """Stress of one frame in eV/Å³, Voigt: from our side-car, else from the virial; None if not known.
+
+    Args:
+        arrays: of the frame's set.
+        row: of the frame in the set.
+        volume: of its cell in Å³; 0 if it is not periodic along all axes.
+    """
+    if "stress" in arrays:
+        return np.array(arrays["stress"][row], dtype=np.float64)
+    if "virial" in arrays and volume > 0:
+        return -to_voigt(np.asarray(arrays["virial"][row]).reshape(3, 3)) / volume
+    return None

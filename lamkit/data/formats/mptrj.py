@@ -1,0 +1,40 @@
+"""The Materials Project trajectories (``MPtrj_2022.9_full.json``), streamed.
+
+``{mp_id: {frame_id: {structure, uncorrected_total_energy, force, stress, ...}}}`` with energies in eV, the
+total and uncorrected one being VASP's own; stress in kilobar with VASP's sign, compression positive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from lamkit.data.formats.json_structures import stream, structure
+from lamkit.data.formats.reading import Dropped, ReadOptions, Remark
+from lamkit.data.frame import Frame, make_frame, to_voigt
+from lamkit.errors import UserError
+from lamkit.keys import KBAR_PER_EV_A3
+
+
+def read(file: Path, source: str, options: ReadOptions) -> Iterator[Frame | Dropped | Remark]:
+    """Frames of an MPtrj JSON file; the group is the mp-id."""
+    step = 0
+    for mp_id, frames in stream(file, "", source, pairs=True):
+        for frame_id, record in frames.items():
+            origin = f"{source}: {frame_id}"
+            if "uncorrected_total_energy" not in record:
+                raise UserError(f"{origin}: no uncorrected_total_energy; is this an MPtrj file?")
+            stress = record.get("stress")
+            yield make_frame(
+                *structure(record["structure"], origin),
+                energy=record["uncorrected_total_energy"],
+                forces=None if record.get("force") is None else np.array(record["force"]).reshape(-1, 3),
+                stress=None if stress is None else -to_voigt(stress) / KBAR_PER_EV_A3,
+                source=source,
+                step=step,
+                group=str(record.get("mp_id") or mp_id),
+                info={"frame_id": frame_id},
+            )
+            step += 1

@@ -1,0 +1,182 @@
+"""What all readers share: their options, what they yield, units, and files that are compressed.
+
+A reader is ``read(file, source, options) -> Iterator[Frame | Dropped | Remark]``. It converts units, and it
+yields a :class:`Dropped` for each frame that it leaves out, so that nothing disappears without a line.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from ase import units
+from numpy.typing import NDArray
+
+from lamkit import config
+from lamkit.data.frame import Frame, to_voigt
+from lamkit.errors import UserError
+
+ENERGY_UNITS = {
+    "eV": 1.0,
+    "kcal/mol": units.kcal / units.mol,
+    "kJ/mol": units.kJ / units.mol,
+    "Hartree": units.Hartree,
+    "Ry": units.Rydberg,
+}
+LENGTH_UNITS = {"A": 1.0, "Bohr": units.Bohr, "nm": 10.0}
+STRESS_UNITS = {"eV/A^3": 1.0, "GPa": units.GPa, "kbar": 0.1 * units.GPa, "bar": 1e-4 * units.GPa}
+
+
+class ReadOptions(config.Model):
+    """How to read files that do not say it themselves.
+
+    Attributes:
+        energy_key: name of the energy in the file; null finds the usual ones.
+        forces_key: name of the forces.
+        stress_key: name of the stress.
+        virial_key: name of the virial (minus volume times stress, in the energy unit).
+        units: unit of energies; forces are in this unit per length unit.
+        length_unit: unit of positions and cells.
+        stress_unit: unit of stresses.
+        stress_sign: ``tension`` (ASE: positive pulls inward) or ``compression`` (VASP, LAMMPS pressure).
+    """
+
+    energy_key: str | None = None
+    forces_key: str | None = None
+    stress_key: str | None = None
+    virial_key: str | None = None
+    units: Literal["eV", "kcal/mol", "kJ/mol", "Hartree", "Ry"] = "eV"
+    length_unit: Literal["A", "Bohr", "nm"] = "A"
+    stress_unit: Literal["eV/A^3", "GPa", "kbar", "bar"] = "eV/A^3"
+    stress_sign: Literal["tension", "compression"] = "tension"
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """Frames that a reader leaves out.
+
+    Attributes:
+        reason: why, in a few words; frames with the same words are counted together.
+        count: how many.
+    """
+
+    reason: str
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class Remark:
+    """Something to know about a frame that is kept, such as a masked label; counted like :class:`Dropped`."""
+
+    text: str
+    count: int = 1
+
+
+Read = Callable[[Path, str, ReadOptions], Iterator[Frame | Dropped | Remark]]
+
+
+@dataclass(frozen=True)
+class Format:
+    """One kind of file.
+
+    Attributes:
+        name: as in ``--format``.
+        title: one line for people.
+        read: the reader.
+        takes_options: it obeys :class:`ReadOptions`; others have keys and units of their own.
+    """
+
+    name: str
+    title: str
+    read: Read
+    takes_options: bool = False
+
+
+def scaled(
+    options: ReadOptions,
+    volume: float,
+    *,
+    energy: Any = None,
+    forces: Any = None,
+    stress: Any = None,
+    virial: Any = None,
+) -> dict[str, Any]:
+    """Labels of a frame in eV, eV/Å and eV/Å³, as fields of :class:`Frame`.
+
+    Args:
+        options: units and sign of the file.
+        volume: of the cell in Å³; 0 without one, where stress has no meaning and is left out.
+        energy: in ``options.units``.
+        forces: in ``options.units`` per ``options.length_unit``, ``[n_atoms, 3]``.
+        stress: 9 components, a 3x3 tensor or 6 in ASE's Voigt order, in ``options.stress_unit``.
+        virial: the same shapes, in ``options.units``; used where there is no stress.
+    """
+    unit = ENERGY_UNITS[options.units]
+    labels: dict[str, Any] = {}
+    if energy is not None:
+        labels["energy"] = float(np.asarray(energy).reshape(())) * unit
+    if forces is not None:
+        labels["forces"] = np.asarray(forces, dtype=np.float64) * (unit / LENGTH_UNITS[options.length_unit])
+    if stress is not None and volume > 0:
+        sign = 1.0 if options.stress_sign == "tension" else -1.0
+        labels["stress"] = voigt6(stress) * (sign * STRESS_UNITS[options.stress_unit])
+    elif virial is not None and volume > 0:
+        labels["stress"] = voigt6(virial) * (-unit / volume)
+    return labels
+
+
+def voigt6(values: Any) -> NDArray[np.float64]:
+    """Six Voigt components of 9 numbers, a 3x3 tensor, or 6 numbers that are in ASE's order already.
+
+    Raises:
+        UserError: any other count of numbers.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    if array.size == 9:
+        return to_voigt(array.reshape(3, 3))
+    if array.size == 6:
+        return array.reshape(6)
+    raise UserError(f"a stress or virial has {array.size} numbers; expected 9, or 6 as xx yy zz yz xz xy")
+
+
+OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+
+
+@contextmanager
+def plain_file(path: Path) -> Iterator[Path]:
+    """``path``, or a decompressed copy of it that lives as long as the context.
+
+    Raises:
+        UserError: the file is not what its ending says.
+    """
+    opener = OPENERS.get(path.suffix)
+    if opener is None:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="lamkit-") as folder:
+        copy = Path(folder) / path.stem
+        try:
+            with opener(path, "rb") as packed, open(copy, "wb") as plain:
+                shutil.copyfileobj(packed, plain, 1 << 20)
+        except (OSError, EOFError, lzma.LZMAError) as error:
+            raise UserError(f"{path}: cannot be decompressed, truncated? ({error})") from None
+        yield copy
+
+
+def read_head(path: Path, n_bytes: int = 65536) -> bytes:
+    """First bytes of a file, decompressed; empty if that fails."""
+    opener = OPENERS.get(path.suffix, open)
+    try:
+        with opener(path, "rb") as stream:
+            return stream.read(n_bytes)
+    except (OSError, EOFError, lzma.LZMAError):
+        return b""
