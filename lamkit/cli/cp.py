@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from lamkit import presets
-from lamkit.cli import ls
+from lamkit.cli import ls, shared_flags
 from lamkit.console import log
 from lamkit.errors import UserError, suggest
 from lamkit.files import atomic_write
@@ -19,8 +19,6 @@ A copy in ./heads, ./configs/... or ./workflows under the same name is used inst
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb."""
-    from lamkit.cli import shared_flags
-
     parser.add_argument("name", metavar="NAME", help="KIND/NAME as 'lamkit ls' prints them, e.g. heads/mptrj")
     parser.add_argument("file", metavar="FILE", help="file to write, or a folder")
     parser.add_argument("--force", action="store_true", help="replace FILE if it exists")

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import lamkit
 from lamkit import console, presets
+from lamkit.cli import shared_flags
 from lamkit.errors import LamkitError
 
 PYTHON = (3, 10)
@@ -59,8 +60,6 @@ class Check(NamedTuple):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb."""
-    from lamkit.cli import shared_flags
-
     parser.add_argument("--fast", action="store_true", help="leave out the run of MindSpore (some seconds)")
     shared_flags(parser, out=False)
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from lamkit.cli import shared_flags
 from lamkit.errors import UserError
 
 EPILOG = """examples:
@@ -17,8 +18,6 @@ A folder that 'lamkit data split' wrote stands for its part 'test', or 'valid' w
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb."""
-    from lamkit.cli import shared_flags
-
     parser.add_argument("model", metavar="MODEL", help="checkpoint or run folder")
     parser.add_argument(
         "--data", metavar="[HEAD=]DIR", action="append", required=True,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lamkit import config, console, presets
+from lamkit.cli import shared_flags
 from lamkit.errors import UserError
 
 EPILOG = """examples:
@@ -18,8 +19,6 @@ one of the same name; the column 'file' shows which one is meant."""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb."""
-    from lamkit.cli import shared_flags
-
     parser.add_argument("kind", nargs="?", choices=presets.KINDS, help="only these")
     shared_flags(parser, out=False)
 

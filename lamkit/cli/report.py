@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from lamkit.cli import shared_flags
+
 EPILOG = """examples:
   lamkit report lamkit-quickstart             writes lamkit-quickstart/report.html
   lamkit report runs --out summary.html --title "Perovskites, first week"
@@ -14,8 +16,6 @@ The page holds its figures and needs no network; they are also written to figure
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb."""
-    from lamkit.cli import shared_flags
-
     parser.add_argument("folder", metavar="DIR", help="workflow folder, run folder, or a folder of runs")
     parser.add_argument("--out", metavar="FILE", help="page to write (DIR/report.html)")
     parser.add_argument("--title", help="heading of the page")

@@ -7,6 +7,7 @@ import importlib
 import json
 from typing import Any
 
+from lamkit.cli import shared_flags
 from lamkit.config import Model
 from lamkit.errors import UserError, suggest
 from lamkit.stages import STAGES
@@ -28,8 +29,6 @@ EPILOG = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb."""
-    from lamkit.cli import shared_flags
-
     parser.add_argument("kind", nargs="?", metavar="KIND", help=f"one of: {', '.join(kinds())}")
     shared_flags(parser, out=False)
 

@@ -15,13 +15,13 @@ body { margin: 0; background: var(--back); color: var(--ink);
        font: 15px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "Noto Sans CJK SC",
              sans-serif; }
 header { background: var(--ink); color: #fff; padding: 2rem 1.5rem 1.6rem; }
-header > div, main, nav > div { max-width: 66rem; margin: 0 auto; }
+header > div, nav > div { max-width: 66rem; margin: 0 auto; }
 header h1 { margin: 0 0 .3rem; font-size: 1.7rem; font-weight: 650; }
 header p { margin: 0; color: #c3cad8; }
 nav { background: var(--paper); border-bottom: 1px solid var(--line); padding: .55rem 1.5rem; }
 nav a { color: var(--mark); text-decoration: none; margin-right: 1.2rem; white-space: nowrap; }
 nav a:hover { text-decoration: underline; }
-main { padding: 1.2rem 1.5rem 3rem; }
+main { max-width: 69rem; margin: 0 auto; padding: 1.2rem 1.5rem 3rem; }
 section { background: var(--paper); border: 1px solid var(--line); border-radius: 8px;
           padding: .4rem 1.4rem 1.2rem; margin: 1.2rem 0; }
 h2 { font-size: 1.2rem; margin: .9rem 0 .6rem; }
@@ -29,11 +29,10 @@ h3 { font-size: 1rem; margin: 1.2rem 0 .4rem; }
 p { margin: .5rem 0; max-width: 48rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; margin: .6rem 0; font-variant-numeric: tabular-nums; font-size: .93rem; }
-th, td { padding: .32rem .8rem .32rem 0; text-align: left; border-bottom: 1px solid var(--line);
+th, td { padding: .32rem 1.1rem .32rem 0; text-align: left; border-bottom: 1px solid var(--line);
          vertical-align: top; }
 th { color: var(--soft); font-weight: 600; border-bottom-width: 2px; }
-td.n, th.n { text-align: right; padding: .32rem 0 .32rem .9rem; white-space: nowrap; }
-td.best { font-weight: 700; }
+td.n, th.n { text-align: right; white-space: nowrap; }
 figure { margin: 1rem 0 .4rem; }
 figure img { max-width: 100%; height: auto; background: #fff; }
 figcaption, .note { color: var(--soft); font-size: .9rem; }
@@ -105,7 +104,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def _numeric(text: str) -> bool:
-    digits = text.replace(",", "").replace(" ", "").lstrip("+-−").rstrip("×%")
+    digits = text.replace(":", "").replace(" ", "").lstrip("+-−").rstrip("×%")
     return (
         text in ("", "-", "–") or digits.replace(".", "", 1).replace("e", "", 1).replace("-", "", 1).isdigit()
     )

@@ -146,27 +146,6 @@ def _plain_ticks(axis: Axis) -> None:
 
 
 @_styled
-def comparison(curves: Sequence[Curve], title: str, reached: float | None = None) -> Figure:
-    """Two or more runs at equal steps, for example fine-tuned and from scratch.
-
-    Args:
-        curves: the runs.
-        title: label of the error with its unit.
-        reached: a level to mark, for example the first run's last error.
-    """
-    figure, axes = _figure(1, 5.2, 3.4)
-    ax = axes[0, 0]
-    for curve, color in zip(curves, _colors(len(curves)), strict=True):
-        _draw_curve(ax, curve, color, few=True)
-    if reached:
-        ax.axhline(reached, color="#666666", linestyle="--", linewidth=0.8)
-    ax.set(yscale="log", xlabel="step", title=title)
-    _plain_ticks(ax.yaxis)
-    ax.legend()
-    return figure
-
-
-@_styled
 def parity(pairs_of_head: Mapping[str, Pairs]) -> Figure:
     """Prediction against data: a row for each head, a column for each quantity that is known.
 

@@ -18,7 +18,7 @@ from lamkit.report.runs import ENERGY, FORCES, Data, Distillation, Evaluation, T
 
 Figures = dict[str, bytes]
 
-FORCE_TITLE, ENERGY_TITLE = "Force RMSE (meV/Å)", "Energy RMSE (meV/atom)"
+PANELS = {"Force RMSE (meV/Å)": FORCES, "Energy RMSE (meV/atom)": ENERGY}
 MAX_PARITY = 12  # heads drawn per evaluation
 MILLI = ("energy_mae", "energy_rmse", "forces_mae", "forces_rmse", "forces_rms_target")
 SOFTWARE = [
@@ -76,23 +76,26 @@ def _level(level: Mapping[str, Any] | None) -> str:
     return " ".join(str(w) for w in (level.get("functional"), *extra) if w)
 
 
-def training(runs: Sequence[Training], baselines: Mapping[str, float], figures: Figures) -> str:
-    """Learning curves of each run with the errors at its end."""
+def training(
+    runs: Sequence[Training], baselines: Mapping[str, float], figures: Figures, *, draw: bool = True
+) -> str:
+    """Learning curves of each run (unless ``draw`` is false) with the errors at its end."""
     parts = []
     for run in runs:
         if len(runs) > 1:
             parts.append(html.heading(run.label))
         panels = {
             title: [c for head in run.errors if (c := run.curve(head, column)) is not None]
-            for title, column in ((FORCE_TITLE, FORCES), (ENERGY_TITLE, ENERGY))
+            for title, column in PANELS.items()
         }
         panels = {title: curves for title, curves in panels.items() if curves}
         if not panels:
             parts.append(html.paragraph(f"{run.folder}: nothing validated yet.", note=True))
             continue
         known = {head: baselines[head] for head in run.errors if head in baselines}
-        drawn = plots.learning_curves(panels, known)
-        parts.append(_add(figures, f"curves-{run.label}", drawn, f"Validation errors of {run.label}."))
+        if draw:
+            drawn = plots.learning_curves(panels, known)
+            parts.append(_add(figures, f"curves-{run.label}", drawn, f"Validation errors of {run.label}."))
         parts.append(_ends(run, known))
     return "".join(parts)
 
@@ -117,33 +120,32 @@ def comparison(finetuned: Training, scratch: Training, figures: Figures) -> str:
     """Fine-tuning against from-scratch at equal steps, for every head that both have."""
     parts, rows = [], []
     for head in finetuned.errors:
-        ours, theirs = finetuned.curve(head, FORCES), _counterpart(scratch, head)
-        if ours is None or theirs is None:
+        pairs = {t: (finetuned.curve(head, c), _counterpart(scratch, head, c)) for t, c in PANELS.items()}
+        panels = {
+            title: [ours._replace(label="fine-tuned"), theirs._replace(label="from scratch")]
+            for title, (ours, theirs) in pairs.items()
+            if ours is not None and theirs is not None
+        }
+        if not panels:
             continue
-        curves = [ours._replace(label="fine-tuned"), theirs._replace(label="from scratch")]
-        drawn = plots.comparison(curves, f"{FORCE_TITLE}, head {head}")
         caption = f"Head {head}: fine-tuned and trained from scratch on the same data, at equal steps."
-        parts.append(_add(figures, f"finetune-{head}", drawn, caption))
-        rows.append([head, *equal_steps(ours, theirs)])
+        parts.append(_add(figures, f"finetune-{head}", plots.learning_curves(panels), caption))
+        rows += [[head, title, *equal_steps(*curves)] for title, curves in panels.items()]
     if not rows:
-        return html.paragraph("The two runs have no head with validated forces in common.", note=True)
-    headers = [
-        "head",
-        "at step",
-        "fine-tuned",
-        "from scratch",
-        "ratio",
-        "steps of fine-tuning to reach scratch's best",
-    ]
-    note = "Force RMSE on the validation part, meV/Å; best value up to the step named."
+        return html.paragraph("The two runs have no validated head in common.", note=True)
+    headers = ["head", "error", "at step", "fine-tuned", "from scratch", "ratio", "drawn level at step"]
+    note = (
+        "Best values on the validation part up to the step named. Drawn level: the step at which fine-tuning "
+        "was as good as training from scratch ever became."
+    )
     return html.table(headers, rows) + html.paragraph(note, note=True) + "".join(parts)
 
 
-def _counterpart(run: Training, head: str) -> Curve | None:
+def _counterpart(run: Training, head: str, column: str) -> Curve | None:
     """The other run's curve of the same head, or of its only head (a scratch run may name it otherwise)."""
     if head not in run.errors and len(run.errors) == 1:
         head = next(iter(run.errors))
-    return run.curve(head, FORCES)
+    return run.curve(head, column)
 
 
 def equal_steps(ours: Curve, theirs: Curve) -> list[str]:
@@ -151,14 +153,14 @@ def equal_steps(ours: Curve, theirs: Curve) -> list[str]:
     last = min(ours.steps[-1], theirs.steps[-1])
     best = [float(np.nanmin(c.values[c.steps <= last])) for c in (ours, theirs)]
     level = np.flatnonzero(ours.values <= best[1])
-    reached = f"{int(ours.steps[level[0]])} of {int(last)}" if level.size else "not reached"
+    reached = str(int(ours.steps[level[0]])) if level.size else "never"
     return [str(int(last)), _number(best[0]), _number(best[1]), f"{best[0] / best[1]:.2f}", reached]
 
 
 def headline(finetuned: Training, scratch: Training) -> dict[str, str]:
     """The fine-tuning in two large numbers."""
     for head in finetuned.errors:
-        ours, theirs = finetuned.curve(head, FORCES), _counterpart(scratch, head)
+        ours, theirs = finetuned.curve(head, FORCES), _counterpart(scratch, head, FORCES)
         if ours is not None and theirs is not None:
             best = _number(_best(ours)), _number(_best(theirs))
             return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from lamkit.console import duration, log
 from lamkit.errors import UserError
 from lamkit.files import atomic_write
 from lamkit.report import html, runs, sections
-from lamkit.report.runs import FORCES, Data, Evaluation, Training
+from lamkit.report.runs import FORCES, Data, Evaluation
 
 
 class Sections(config.Model):
@@ -109,7 +110,7 @@ def write(options: Options, file: Path) -> dict[str, Any]:
             "parity.npz (evaluate --out) or dataset.yaml (data convert)"
         )
     figures: sections.Figures = {}
-    parts = compose(found, figures)
+    parts = compose(found, figures, file.parent)
     subtitle = f"{options.folder or file.parent} · LAMKit {__version__}"
     for name, png in figures.items():
         atomic_write(file.parent / "figures" / f"{name}.png", png)
@@ -138,9 +139,9 @@ def _folders(options: Options) -> dict[runs.Kind, list[Path]]:
     return named
 
 
-def compose(found: Found, figures: sections.Figures) -> list[html.Section]:
-    """The sections of the page, those without content left out."""
-    parts = [html.Section("Summary", _summary(found))]
+def compose(found: Found, figures: sections.Figures, base: Path) -> list[html.Section]:
+    """The sections of a page in the folder ``base``, those without content left out."""
+    parts = [html.Section("Summary", _summary(found, base))]
     if found.data:
         parts.append(html.Section("Data", sections.data(found.data)))
     if found.pretrain:
@@ -159,13 +160,14 @@ def compose(found: Found, figures: sections.Figures) -> list[html.Section]:
 
 
 def _finetuning(found: Found, figures: sections.Figures) -> str:
-    body = ""
-    if found.finetune and found.scratch:
-        body = sections.comparison(found.finetune[0], found.scratch[0], figures) + html.heading("All errors")
-    return body + sections.training([*found.finetune, *found.scratch], found.baselines, figures)
+    compared = bool(found.finetune and found.scratch)
+    body = sections.comparison(found.finetune[0], found.scratch[0], figures) if compared else ""
+    return body + sections.training(
+        [*found.finetune, *found.scratch], found.baselines, figures, draw=not compared
+    )
 
 
-def _summary(found: Found) -> str:
+def _summary(found: Found, base: Path) -> str:
     """A few numbers that a reader wants first, then a line for each run."""
     numbers: dict[str, str] = {}
     frames = sum(int(d.facts.get("n_frames") or 0) for d in found.data)
@@ -177,18 +179,20 @@ def _summary(found: Found) -> str:
         numbers |= sections.headline(found.finetune[0], found.scratch[0])
     for distilled in found.distill[:1]:
         numbers |= sections.speed_headline(distilled)
-    rows = [_row(kind, t) for kind in ("pretrain", "finetune", "scratch") for t in getattr(found, kind)]
-    rows += [
-        ["distill", d.label, "", "", duration(d.seconds) if d.seconds else "", d.folder]
-        for d in found.distill
-    ]
+    return (html.cards(numbers) if numbers else "") + _runs(found, base)
+
+
+def _runs(found: Found, base: Path) -> str:
+    """A table of every run; folders relative to the page, which travels with them."""
+    rows: list[Sequence[object]] = []
+    for kind in ("pretrain", "finetune", "scratch"):
+        for run in getattr(found, kind):
+            curves = [c for head in run.errors if (c := run.curve(head, FORCES)) is not None]
+            steps = max((int(c.steps[-1]) for c in curves), default="")
+            rows.append([kind, run.label, len(run.errors), steps, duration(run.seconds), run.folder])
+    for distilled in found.distill:
+        time = duration(distilled.seconds) if distilled.seconds else ""
+        rows.append(["distill", distilled.label, 1, "", time, distilled.folder])
     rows += [["evaluate", e.label, len(e.errors), "", "", e.folder] for e in found.evaluate]
-    rows += [["data", d.label, "", "", "", d.folder] for d in found.data]
-    table = html.table(["stage", "run", "heads", "steps", "wall time", "folder"], rows)
-    return (html.cards(numbers) if numbers else "") + table
-
-
-def _row(kind: str, training: Training) -> Sequence[object]:
-    curves = [c for head in training.errors if (c := training.curve(head, FORCES)) is not None]
-    steps = max((int(c.steps[-1]) for c in curves), default="")
-    return [kind, training.label, len(training.errors), steps, duration(training.seconds), training.folder]
+    rows = [[*row[:-1], os.path.relpath(str(row[-1]), base)] for row in rows]
+    return html.table(["stage", "run", "heads", "steps", "wall time", "folder"], rows) if rows else ""
