@@ -1,0 +1,233 @@
+"""Where a stage gets its structures and its labels from: data sets, files, checkpoints, ASE calculators."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from lamkit.data.frame import Frame, from_atoms, to_atoms
+from lamkit.data.heads import LevelOfTheory
+from lamkit.errors import Interrupted, UserError, suggest
+
+if TYPE_CHECKING:
+    from ase import Atoms
+    from ase.calculators.calculator import Calculator
+
+    from lamkit.calculator import LamCalculator
+
+
+class Frames(Protocol):
+    """Anything that gives frames by index: a data set, a view of one, or :class:`FrameList`."""
+
+    def __len__(self) -> int: ...
+
+    def frame(self, i: int) -> Frame:
+        """Frame ``i``, from 0."""
+        ...
+
+
+class FrameList:
+    """Frames in memory behind the same two methods as a data set."""
+
+    def __init__(self, frames: Sequence[Frame]) -> None:
+        self.frames = list(frames)
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def frame(self, i: int) -> Frame:
+        """Frame ``i``."""
+        return self.frames[i]
+
+
+def read_frames(path: str | Path) -> Frames:
+    """A data set (folder), or every structure of a file that ASE reads.
+
+    Raises:
+        UserError: nothing there, or nothing that can be read.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder")
+    if path.is_dir():
+        from lamkit.data.dataset import open_dataset
+
+        return open_dataset(dataset_folder(path))
+    import ase.io
+
+    try:
+        images = ase.io.read(path, index=":")
+    except Exception as error:  # ASE's readers raise anything; all mean that this file is not readable
+        raise UserError(f"{path}: ASE cannot read structures from it ({error})") from None
+    images = images if isinstance(images, list) else [images]
+    if not images:
+        raise UserError(f"{path}: holds no structure")
+    return FrameList([from_atoms(a, source=str(path), step=i, group=path.stem) for i, a in enumerate(images)])
+
+
+def dataset_folder(path: str | Path) -> Path:
+    """The data set that ``path`` means: itself, ``data`` of a stage's folder, or ``train`` of a split."""
+    path = Path(path)
+    inside = [path / part for part in ("", "data", "train", "data/train")]
+    return next((p for p in inside if (p / "dataset.yaml").is_file()), path)
+
+
+def frames_at(sources: Sequence[Frames], indices: Iterable[int]) -> list[Frame]:
+    """Structures by their index over all sources, one after the other."""
+    lengths = [len(s) for s in sources]
+    ends = np.cumsum(lengths)
+    places = [(int(np.searchsorted(ends, i, side="right")), i) for i in indices]
+    return [sources[k].frame(int(i - (ends[k] - lengths[k]))) for k, i in places]
+
+
+def enlarge(frame: Frame, min_atoms: int) -> Frame:
+    """Repeat a periodic frame, its shortest periodic axis first, until it has ``min_atoms``; no labels."""
+    atoms = to_atoms(frame)
+    atoms.calc = None
+    if not frame.pbc.any():
+        return replace(frame, energy=None, forces=None, stress=None)
+    while len(atoms) < min_atoms:
+        lengths = np.where(frame.pbc, atoms.cell.lengths(), np.inf)
+        repeat = [1, 1, 1]
+        repeat[int(lengths.argmin())] = 2
+        atoms = atoms.repeat(repeat)
+    return from_atoms(atoms, source=frame.source, step=frame.step, group=frame.group, info=frame.info)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What gives energies and forces.
+
+    Attributes:
+        calculator: the ASE calculator.
+        name: what it is, for people.
+        head: head of the checkpoint; empty for other calculators.
+        level: level of theory, for the facts of the data set that it labels.
+        batched: it has ``predict(list of atoms)``.
+    """
+
+    calculator: Calculator
+    name: str
+    head: str
+    level: LevelOfTheory
+    batched: bool
+
+
+def load_engine(model: str | None, head: str | None, calculator: str | None, device: str = "CPU") -> Engine:
+    """A checkpoint with its head, or any ASE calculator.
+
+    Args:
+        model: checkpoint folder, run folder or None.
+        head: head of the checkpoint; None is enough where there is only one.
+        calculator: ``module:function`` that returns an ASE calculator, or None.
+        device: device of the checkpoint's network.
+
+    Raises:
+        UserError: none or both given, or what is given cannot be loaded.
+    """
+    if (model is None) == (calculator is None):
+        raise UserError(
+            "give either a checkpoint (model: PATH) or an ASE calculator "
+            "(calculator: MODULE:FUNCTION, for example ase.calculators.emt:EMT), not both and not none"
+        )
+    if model is not None:
+        from lamkit.calculator import LamCalculator
+
+        lam = LamCalculator(model, head=head, device=device)
+        return Engine(lam, f"head {lam.head} of {lam.path}", lam.head, _taught_by(lam), True)
+    assert calculator is not None
+    level = LevelOfTheory(method="ASE calculator", functional=calculator)
+    return Engine(_ase_calculator(calculator), calculator, "", level, False)
+
+
+def _taught_by(lam: LamCalculator) -> LevelOfTheory:
+    """Labels of a model are not labels of the theory it was trained on, and say so."""
+    changes = {
+        "method": f"teacher: LAMKit model of {lam.level_of_theory.method}",
+        "code": f"lamkit {lam.path}",
+    }
+    return lam.level_of_theory.model_copy(update=changes)
+
+
+def _ase_calculator(name: str) -> Any:
+    module_name, colon, function_name = name.partition(":")
+    if not colon or not module_name or not function_name:
+        raise UserError(f"calculator '{name}': expected MODULE:FUNCTION, for example ase.calculators.emt:EMT")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise UserError(f"calculator '{name}': module '{module_name}' cannot be imported ({error})") from None
+    if not hasattr(module, function_name):
+        known = [n for n in dir(module) if not n.startswith("_")]
+        raise UserError(
+            f"calculator '{name}': '{module_name}' has no '{function_name}'.{suggest(function_name, known)}"
+        )
+    try:
+        found = getattr(module, function_name)()
+    except TypeError as error:
+        raise UserError(
+            f"calculator '{name}': cannot be called without arguments ({error}); "
+            "write a function of no arguments that returns the calculator"
+        ) from None
+    if not hasattr(found, "get_potential_energy"):
+        raise UserError(f"calculator '{name}': returned a {type(found).__name__}, not an ASE calculator")
+    return found
+
+
+def evaluate(engine: Engine, atoms: Sequence[Atoms]) -> list[dict[str, Any]]:
+    """Energy, forces and (periodic cells) stress of each structure; batched where the engine can.
+
+    Raises:
+        Exception: whatever the calculator raises; the caller knows what a failure means.
+    """
+    if engine.batched:
+        return engine.calculator.predict(list(atoms))  # type: ignore[attr-defined]
+    return [_single(engine.calculator, a) for a in atoms]
+
+
+def _single(calculator: Any, atoms: Atoms) -> dict[str, Any]:
+    from ase.calculators.calculator import PropertyNotImplementedError
+
+    atoms = atoms.copy()
+    atoms.set_constraint()
+    atoms.calc = calculator
+    result: dict[str, Any] = {}
+    try:
+        result["energy"] = float(atoms.get_potential_energy(force_consistent=True))
+    except PropertyNotImplementedError:
+        result["energy"] = float(atoms.get_potential_energy())
+    result["forces"] = np.array(atoms.get_forces())
+    if atoms.pbc.all():
+        with suppress(PropertyNotImplementedError):
+            result["stress"] = np.array(atoms.get_stress())
+    return result
+
+
+@contextmanager
+def resumable(out: Path, verb: str) -> Iterator[None]:
+    """Turn Ctrl-C into a message that says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"Finished parts are kept in {out}; go on with 'lamkit {verb} … --out {out} --resume'"
+        ) from None
+
+
+def write_data(frames: Iterable[Frame], out: Path, engine: Engine | None, title: str) -> int:
+    """Write ``out/data``, unless a run that was stopped right after has written it; returns its frames."""
+    from lamkit.data.dataset import DatasetFacts, open_dataset, write_dataset
+
+    folder = out / "data"
+    if (folder / "dataset.yaml").is_file():
+        return len(open_dataset(folder))
+    facts = DatasetFacts(
+        head=engine.head if engine else "", title=title, level_of_theory=engine.level if engine else None
+    )
+    return len(write_dataset(frames, folder, facts))

@@ -1,0 +1,175 @@
+"""Label: energies, forces and stresses from a checkpoint's head or from any ASE calculator.
+
+Frames are labelled in chunks; finished chunks survive a stop. A frame that the calculator cannot do is
+reported with the reason and left out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydantic
+from ase.calculators.calculator import CalculatorError
+
+from lamkit.config import InputPath, Model
+from lamkit.console import Progress, log
+from lamkit.data.frame import Frame, to_atoms
+from lamkit.errors import UserError
+from lamkit.stages import parts
+from lamkit.stages.engine import Engine, Frames, evaluate, load_engine, read_frames, resumable, write_data
+
+# What calculators raise for a structure that they cannot do: external codes fail in every one of these ways.
+FAILURES = (
+    UserError,
+    CalculatorError,
+    ArithmeticError,
+    ValueError,
+    RuntimeError,
+    NotImplementedError,
+    LookupError,
+    OSError,
+    np.linalg.LinAlgError,
+)
+
+
+class Options(Model):
+    """Options of the stage ``label``.
+
+    Attributes:
+        data: data set or structure file to be labelled; labels it has are replaced.
+        model: checkpoint that labels.
+        head: head of the checkpoint.
+        calculator: instead of ``model``, ``module:function`` that returns an ASE calculator.
+        chunk: frames that are labelled and saved together.
+        max_failed: stop with an error when more than this part of all frames cannot be labelled.
+        device: device of the checkpoint's network.
+        resume: go on with the run in the output folder.
+    """
+
+    data: InputPath
+    model: InputPath | None = None
+    head: str | None = None
+    calculator: str | None = None
+    chunk: int = pydantic.Field(64, ge=1)
+    max_failed: float = pydantic.Field(0.5, ge=0, le=1)
+    device: str = "CPU"
+    resume: bool = False
+
+
+def run(options: Options, out: Path) -> dict[str, Any]:
+    """Label every frame, and write the data set ``out/data``.
+
+    Args:
+        options: see :class:`Options`.
+        out: run folder.
+
+    Returns:
+        Counts, the reasons of failures and the path of the data set.
+    """
+    out = Path(out)
+    finished = parts.begin(out, options, options.resume, "label")
+    if finished is not None:
+        return finished
+    source = read_frames(options.data)
+    engine = load_engine(options.model, options.head, options.calculator, options.device)
+    with resumable(out, "label"):
+        result = label(source, engine, out, options.chunk, options.max_failed)
+    return parts.finish(out, result)
+
+
+def label(
+    source: Frames, engine: Engine, out: Path, chunk: int = 64, max_failed: float = 0.5
+) -> dict[str, Any]:
+    """Label all frames of ``source``, and write them as the data set ``out/data``; returns as :func:`run`."""
+    chunks = label_chunks(source, engine, out / "parts", chunk)
+    failures = [f for path in chunks for f in parts.load_notes(path)["failed"]]
+    check_failures(failures, len(source), max_failed, engine)
+    n_frames = write_data(frames_of(chunks), out, engine, f"labelled by {engine.name}")
+    return {
+        "data": str(out / "data"),
+        "n_frames": n_frames,
+        "n_failed": len(failures),
+        "reasons": dict(Counter(f["reason"] for f in failures)),
+        "failed": failures[:100],
+        "labels_by": engine.name,
+    }
+
+
+def label_chunks(source: Frames, engine: Engine, folder: Path, size: int) -> list[Path]:
+    """Label all frames in chunks; chunks that are there already are not done again. Returns their files."""
+    starts = range(0, len(source), size)
+    chunks = [folder / f"labels-{start:08d}.npz" for start in starts]
+    with Progress(len(source), "labels") as progress:
+        for start, path in zip(starts, chunks, strict=True):
+            end = min(start + size, len(source))
+            if path.is_file():
+                progress.first = end
+                continue
+            frames = [source.frame(i) for i in range(start, end)]
+            labelled, failed = label_frames(frames, engine)
+            for failure in failed:
+                failure["frame"] += start
+                log.warning("frame %(frame)d (%(where)s) is left out: %(reason)s", failure)
+            parts.save_frames(path, labelled, {"failed": failed})
+            progress.update(end)
+    return chunks
+
+
+def label_frames(frames: Sequence[Frame], engine: Engine) -> tuple[list[Frame], list[dict[str, Any]]]:
+    """Frames with new labels, and for each that could not be labelled its index and the reason."""
+    atoms = [to_atoms(f) for f in frames]
+    for a in atoms:
+        a.calc = None
+    try:
+        results: list[Any] = evaluate(engine, atoms)
+    except FAILURES:  # one frame spoils its batch: find out which, one by one
+        results = [_attempt(engine, a) for a in atoms]
+    labelled, failed = [], []
+    for i, (frame, result) in enumerate(zip(frames, results, strict=True)):
+        reason = result if isinstance(result, str) else _not_finite(result)
+        if reason is not None:
+            failed.append({"frame": i, "where": f"{frame.source}, step {frame.step}", "reason": reason})
+            continue
+        labels = {"energy": result["energy"], "forces": result["forces"], "stress": result.get("stress")}
+        labelled.append(replace(frame, **labels))
+    return labelled, failed
+
+
+def _attempt(engine: Engine, atoms: Any) -> dict[str, Any] | str:
+    try:
+        return evaluate(engine, [atoms])[0]
+    except FAILURES as error:
+        text = str(error).strip() or "no reason given"
+        return f"{type(error).__name__}: {text}" if not isinstance(error, UserError) else text
+
+
+def _not_finite(result: dict[str, Any]) -> str | None:
+    if np.isfinite(result["energy"]) and np.isfinite(result["forces"]).all():
+        return None
+    return "energy or forces are not finite"
+
+
+def check_failures(failures: list[dict[str, Any]], n_frames: int, allowed: float, engine: Engine) -> None:
+    """Refuse a data set from which too much is missing.
+
+    Raises:
+        UserError: more than the allowed part failed; with the commonest reason.
+    """
+    if not failures or (len(failures) <= allowed * n_frames and len(failures) < n_frames):
+        return
+    reason, count = Counter(f["reason"] for f in failures).most_common(1)[0]
+    raise UserError(
+        f"{len(failures)} of {n_frames} frames could not be labelled by {engine.name}; "
+        f"{count} times: {reason}"
+    )
+
+
+def frames_of(chunks: Sequence[Path]) -> Iterator[Frame]:
+    """The labelled frames, one chunk in memory at a time."""
+    for path in chunks:
+        yield from parts.load_frames(path)

@@ -1,0 +1,146 @@
+"""Finished parts of a run that is not over: what a stopped stage finds again when it resumes.
+
+A stage splits its work into parts (a trajectory, a chunk of labels, a round). Each finished part is one file,
+written whole or not at all, so that Ctrl-C and kill -9 cost at most the part that was under way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lamkit.config import Model, dump, write_yaml
+from lamkit.data.frame import Frame
+from lamkit.errors import UserError
+from lamkit.files import atomic_write
+
+FINISHED = "result.json"
+IGNORED = {"resume", "device"}  # options that do not change what is computed
+
+
+def begin(out: Path, options: Model, resume: bool, stage: str) -> dict[str, Any] | None:
+    """Open the run folder of a stage.
+
+    Args:
+        out: the folder.
+        options: all options of the run; a run can only go on with the same.
+        resume: go on with what the folder holds.
+        stage: name of the stage, for messages.
+
+    Returns:
+        The result of the run if it is finished already and ``resume`` is set; else None.
+
+    Raises:
+        UserError: the folder holds a run and ``resume`` is not set, or one with other options.
+    """
+    plan = out / "parts" / "plan.json"
+    wanted = {k: v for k, v in dump(options).items() if k not in IGNORED}
+    if plan.is_file():
+        if not resume:
+            raise UserError(
+                f"{out}: holds a run of '{stage}' already; go on with it by --resume, or give another --out"
+            )
+        before = json.loads(plan.read_text())
+        changed = sorted(k for k in {*wanted, *before} if wanted.get(k) != before.get(k))
+        if changed:
+            raise UserError(
+                f"{out}: was begun with other options ({', '.join(changed)}); "
+                "give the same ones to resume, or another --out"
+            )
+        if (out / FINISHED).is_file():
+            return json.loads((out / FINISHED).read_text())
+    elif (out / "dataset.yaml").exists() or (out / "data").exists():
+        raise UserError(f"{out}: holds data already; give another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    write_yaml(out / "config.yaml", options)
+    atomic_write(plan, json.dumps(wanted, indent=1))
+    return None
+
+
+def finish(out: Path, result: dict[str, Any]) -> dict[str, Any]:
+    """Write the result, which marks the run as finished."""
+    atomic_write(out / FINISHED, json.dumps(result, indent=1, default=_plain) + "\n")
+    return json.loads(json.dumps(result, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else str(value)
+
+
+def remember(path: Path, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The JSON part at ``path``, computed only if it is not there yet."""
+    if path.is_file():
+        return json.loads(path.read_text())
+    value = compute()
+    atomic_write(path, json.dumps(value, default=_plain))
+    return json.loads(path.read_text())
+
+
+def save_frames(path: Path, frames: Sequence[Frame], notes: dict[str, Any] | None = None) -> None:
+    """Write frames with their labels and some notes as one part (``.npz``)."""
+    n = [len(f) for f in frames]
+    whole = {
+        "n_atoms": np.array(n, dtype=np.int64),
+        "numbers": _joined([f.numbers for f in frames], (0,)),
+        "positions": _joined([f.positions for f in frames], (0, 3)),
+        "cell": np.array([f.cell for f in frames]).reshape(-1, 3, 3),
+        "pbc": np.array([f.pbc for f in frames], dtype=bool).reshape(-1, 3),
+        "energy": np.array([np.nan if f.energy is None else f.energy for f in frames]),
+        "forces": _joined(
+            [np.full((len(f), 3), np.nan) if f.forces is None else f.forces for f in frames], (0, 3)
+        ),
+        "stress": np.array([np.full(6, np.nan) if f.stress is None else f.stress for f in frames]).reshape(
+            -1, 6
+        ),
+    }
+    facts = [{"source": f.source, "step": f.step, "group": f.group, "info": dict(f.info)} for f in frames]
+    text = json.dumps({"facts": facts, "notes": notes or {}}, default=_plain)
+    stream = io.BytesIO()
+    np.savez(stream, text=np.frombuffer(text.encode(), dtype=np.uint8), **whole)
+    atomic_write(path, stream.getvalue())
+
+
+def _joined(arrays: list[np.ndarray], empty: tuple[int, ...]) -> np.ndarray:
+    return np.concatenate(arrays) if arrays else np.zeros(empty)
+
+
+def load_notes(path: Path) -> dict[str, Any]:
+    """The notes of a part written by :func:`save_frames`."""
+    with np.load(path) as data:
+        return json.loads(data["text"].tobytes())["notes"]
+
+
+def load_frames(path: Path) -> list[Frame]:
+    """The frames of a part written by :func:`save_frames`."""
+    with np.load(path) as data:
+        whole = {k: data[k] for k in data.files}
+    facts = json.loads(whole["text"].tobytes())["facts"]
+    ends = np.cumsum(whole["n_atoms"])
+    frames = []
+    for k, (end, n, fact) in enumerate(zip(ends, whole["n_atoms"], facts, strict=True)):
+        rows = slice(int(end - n), int(end))
+        energy, forces, stress = float(whole["energy"][k]), whole["forces"][rows], whole["stress"][k]
+        frames.append(
+            Frame(
+                numbers=whole["numbers"][rows].astype(np.int64),
+                positions=whole["positions"][rows],
+                cell=whole["cell"][k],
+                pbc=whole["pbc"][k],
+                energy=None if np.isnan(energy) else energy,
+                forces=None if np.isnan(forces).any() else forces,
+                stress=None if np.isnan(stress).all() else stress,
+                **fact,
+            )
+        )
+    return frames
+
+
+def seed_for(*words: Any) -> int:
+    """A seed that belongs to these words alone, so that a part is the same whichever ran before it."""
+    return int.from_bytes(hashlib.sha256(repr(words).encode()).digest()[:4], "big")

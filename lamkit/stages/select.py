@@ -1,0 +1,247 @@
+"""Select: drop frames that no physics made, then choose the most different ones by a model's own features.
+
+Features are the trunk's final latents, mean and spread over the atoms of a frame; the choice is
+farthest-point selection, which covers the whole range with few frames and adds none twice.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pydantic
+from numpy.typing import NDArray
+
+from lamkit.config import InputPath, Model
+from lamkit.console import Progress, log
+from lamkit.data.frame import to_atoms
+from lamkit.data.selection import Choice, Limits, describe, farthest_points, random_points, why_not
+from lamkit.errors import UserError
+from lamkit.files import atomic_write
+from lamkit.stages import parts
+from lamkit.stages.engine import Frames, read_frames, resumable, write_data
+
+if TYPE_CHECKING:
+    from lamkit.calculator import LamCalculator
+
+
+class Options(Model):
+    """Options of the stage ``select``.
+
+    Attributes:
+        data: data set to choose from.
+        model: checkpoint whose features tell frames apart; not needed for ``method: random``.
+        head: head of the checkpoint (any will do: features come from the trunk).
+        n_frames: how many to choose.
+        method: farthest (points in feature space) or random.
+        taken: data sets chosen earlier; new frames keep away from theirs.
+        limits: what a frame must keep to.
+        chunk: frames whose features are worked out and saved together.
+        seed: of ``method: random``; the farthest points depend on the data alone.
+        device: device of the checkpoint's network.
+        resume: go on with the run in the output folder.
+    """
+
+    data: InputPath
+    model: InputPath | None = None
+    head: str | None = None
+    n_frames: int = pydantic.Field(100, ge=1)
+    method: Literal["farthest", "random"] = "farthest"
+    taken: list[InputPath] = pydantic.Field(default=[])
+    limits: Limits = Limits()
+    chunk: int = pydantic.Field(256, ge=1)
+    seed: int = pydantic.Field(0, ge=0)
+    device: str = "CPU"
+    resume: bool = False
+
+
+def run(options: Options, out: Path) -> dict[str, Any]:
+    """Choose frames, and write them as the data set ``out/data``.
+
+    Args:
+        options: see :class:`Options`.
+        out: run folder.
+
+    Returns:
+        Counts, reasons of dropped frames, redundancy and the path of the data set.
+    """
+    out = Path(out)
+    finished = parts.begin(out, options, options.resume, "select")
+    if finished is not None:
+        return finished
+    if options.method == "farthest" and options.model is None:
+        raise UserError(
+            "select: method farthest needs a model for its features (model: PATH), or method: random"
+        )
+    source = read_frames(options.data)
+    with resumable(out, "select"):
+        chosen, choice, dropped = choose(
+            source,
+            _calculator(options),
+            options.n_frames,
+            options.limits,
+            [read_frames(path) for path in options.taken],
+            out / "parts",
+            chunk=options.chunk,
+            seed=options.seed,
+        )
+    n_frames = write_data(
+        (source.frame(int(i)) for i in np.sort(chosen)), out, None, f"chosen from {options.data}"
+    )
+    log.info("%s", in_words(len(source), dropped, choice))
+    return parts.finish(
+        out,
+        {
+            "data": str(out / "data"),
+            "n_candidates": len(source),
+            "dropped": dict(dropped),
+            "n_frames": n_frames,
+            "indices": [int(i) for i in chosen],
+            **spread(choice),
+        },
+    )
+
+
+def sift(source: Frames, limits: Limits) -> tuple[NDArray[np.int64], Counter[str]]:
+    """Indices of the frames that keep to the limits, and how many were dropped for which reason."""
+    sane: list[int] = []
+    dropped: Counter[str] = Counter()
+    with Progress(len(source), "checking frames") as progress:
+        for i in range(len(source)):
+            reason = why_not(source.frame(i), limits)
+            if reason is None:
+                sane.append(i)
+            else:
+                dropped[reason] += 1
+            progress.update(i + 1)
+    return np.array(sane, dtype=np.int64), dropped
+
+
+def choose(
+    source: Frames,
+    calculator: LamCalculator | None,
+    n: int,
+    limits: Limits,
+    taken: Sequence[Frames],
+    folder: Path,
+    *,
+    chunk: int = 256,
+    seed: int = 0,
+) -> tuple[NDArray[np.int64], Choice, Counter[str]]:
+    """Choose ``n`` sane frames.
+
+    Args:
+        source: candidates.
+        calculator: whose features tell frames apart; None chooses at random.
+        n: how many.
+        limits: what a frame must keep to.
+        taken: frames chosen earlier; new ones keep away from these.
+        folder: where features are kept in the meantime.
+        chunk: frames whose features are worked out and saved together.
+        seed: of a random choice.
+
+    Returns:
+        Indices into ``source`` in the order of choice, the choice, and why frames were dropped.
+
+    Raises:
+        UserError: no frame is sane.
+    """
+    sane, dropped = sift(source, limits)
+    if not len(sane):
+        raise UserError(f"no frame keeps to the limits ({dict(dropped)}); widen 'limits'")
+    if calculator is None:
+        picked = random_points(len(sane), n, seed)
+        return sane[picked], Choice(picked, np.zeros(0), 0.0), dropped
+    features = features_of(source, sane, calculator, folder / "features", chunk)
+    old = [
+        features_of(frames, np.arange(len(frames)), calculator, folder / f"taken-{k}", chunk)
+        for k, frames in enumerate(taken)
+    ]
+    choice = farthest_points(features, n, taken=np.concatenate(old) if old else None)
+    return sane[choice.indices], choice, dropped
+
+
+def _calculator(options: Options) -> LamCalculator | None:
+    if options.method == "random":
+        return None
+    from lamkit.calculator import LamCalculator
+
+    assert options.model is not None
+    return LamCalculator(options.model, head=options.head or _any_head(options.model), device=options.device)
+
+
+def _any_head(model: str) -> str:
+    from lamkit.train.checkpoint import read
+
+    return read(model).heads[0]
+
+
+def features_of(
+    source: Frames,
+    indices: Sequence[int] | NDArray[np.int64],
+    calculator: LamCalculator,
+    folder: Path,
+    size: int,
+) -> NDArray[np.float32]:
+    """Descriptors of frames, ``[n_frames, 2 D]``, memory-mapped from ``folder``; finished chunks are kept."""
+    files = []
+    with Progress(len(indices), "features") as progress:
+        for start in range(0, len(indices), size):
+            path = folder / f"{start:08d}.npy"
+            files.append(path)
+            rows = indices[start : start + size]
+            if not path.is_file():
+                results = calculator.predict([to_atoms(source.frame(int(i))) for i in rows], latent=True)
+                _save(path, np.array([describe(r["latent"]) for r in results]))
+            else:
+                progress.first = start + len(rows)
+            progress.update(start + len(rows))
+    return _mapped(files, folder / "all.npy")
+
+
+def _mapped(files: list[Path], whole: Path) -> NDArray[np.float32]:
+    """Chunks put together in one file that is read as a memory map: a million frames cost no memory."""
+    lengths = [np.load(path, mmap_mode="r").shape for path in files]
+    shape = (sum(n for n, _ in lengths), lengths[0][1])
+    target = np.lib.format.open_memmap(whole, mode="w+", dtype=np.float32, shape=shape)
+    start = 0
+    for path, (n, _) in zip(files, lengths, strict=True):
+        target[start : start + n] = np.load(path)
+        start += n
+    target.flush()
+    return np.load(whole, mmap_mode="r")
+
+
+def _save(path: Path, array: NDArray) -> None:
+    stream = io.BytesIO()
+    np.save(stream, array)
+    atomic_write(path, stream.getvalue())
+
+
+def spread(choice: Choice) -> dict[str, Any]:
+    """How redundant what was not chosen is, as numbers."""
+    if not len(choice.distances):
+        return {"redundancy": None, "first_distance": None, "last_distance": None, "rest_distance": None}
+    return {
+        "redundancy": round(choice.redundancy, 4),
+        "first_distance": float(choice.distances[0]),
+        "last_distance": float(choice.distances[-1]),
+        "rest_distance": choice.rest,
+    }
+
+
+def in_words(n_candidates: int, dropped: Counter[str], choice: Choice) -> str:
+    """What was chosen, dropped and left, in a sentence or two."""
+    text = f"{len(choice.indices)} of {n_candidates} frames chosen"
+    if dropped:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in dropped.most_common())
+        text += f", {sum(dropped.values())} dropped ({reasons})"
+    if len(choice.distances):
+        share = choice.distances[-1] / max(choice.distances.max(), 1e-12)
+        text += f". Distance at the last choice: {share:.0%} of the largest"
+        text += f"; the rest is {choice.redundancy:.0%} redundant"
+    return text
