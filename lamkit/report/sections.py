@@ -40,7 +40,7 @@ def data(sets: Sequence[Data]) -> str:
     """Each data set: frames kept and dropped, elements, level of theory."""
     rows = [
         [
-            d.facts.get("head") or d.label,
+            _data_name(d),
             _count(d.report.get("kept", d.facts.get("n_frames"))),
             _count(_dropped(d)),
             _count(d.facts.get("n_atoms")),
@@ -55,9 +55,15 @@ def data(sets: Sequence[Data]) -> str:
     for d in sets:
         reasons = d.report.get("dropped") or {}
         if isinstance(reasons, Mapping) and reasons:
-            parts.append(html.heading(f"Dropped from {d.facts.get('head') or d.label}"))
+            parts.append(html.heading(f"Dropped from {_data_name(d)}"))
             parts.append(html.bullets([f"{_count(n)} × {reason}" for reason, n in reasons.items()]))
     return "".join(parts)
+
+
+def _data_name(found: Data) -> str:
+    name = str(found.facts.get("head") or found.label)
+    part = (found.facts.get("split") or {}).get("part")
+    return f"{name}, part {part}" if part else name
 
 
 def _dropped(found: Data) -> int:
@@ -171,51 +177,84 @@ def headline(finetuned: Training, scratch: Training) -> dict[str, str]:
 
 
 def distillation(found: Sequence[Distillation], figures: Figures) -> str:
-    """Teacher against student: error and time, then the curve of the student's training."""
+    """Teacher against student: rounds, error and time, then the curve of the student's training."""
     parts = []
     for d in found:
         if len(found) > 1:
             parts.append(html.heading(d.label))
-        models = models_of(d)
-        rows = [
-            [name, _milli(m.get("energy_mae")), _milli(m.get("forces_mae")), _milli(m.get("forces_rmse")),
-             _number(m.get("us_per_atom")), _count(m.get("parameters"))]
-            for name, m in models.items()
-        ]  # fmt: skip
-        if rows:
-            headers = [
-                "model",
-                "E MAE (meV/atom)",
-                "F MAE (meV/Å)",
-                "F RMSE (meV/Å)",
-                "µs/atom/step",
-                "parameters",
-            ]
-            parts.append(html.table(headers, rows))
-        known = {n: m for n, m in models.items() if m.get("forces_rmse") and m.get("us_per_atom")}
-        if len(known) > 1:
-            errors = [1000 * m["forces_rmse"] for m in known.values()]
-            drawn = plots.speed_and_error(list(known), errors, [m["us_per_atom"] for m in known.values()])
-            parts.append(
-                _add(figures, f"speed-{d.label}", drawn, "Teacher and student on the same test frames.")
-            )
+        parts.append(_rounds(d.result.get("rounds") or []))
+        parts.append(_models(d, figures))
         if d.student is not None:
             parts.append(training([d.student], {}, figures))
     return "".join(parts)
 
 
-def models_of(found: Distillation) -> dict[str, Mapping[str, Any]]:
-    """``teacher`` and ``student`` of a distillation's result, those that are there."""
-    entries = {name: found.result.get(name) for name in ("teacher", "student")}
-    return {name: entry for name, entry in entries.items() if isinstance(entry, Mapping)}
+def _rounds(rounds: Sequence[Mapping[str, Any]]) -> str:
+    """How each round of exploring and training ended on the held-out trajectories."""
+    if not rounds:
+        return ""
+    rows = [
+        [
+            r.get("round"), _count(r.get("candidates")), _count(r.get("frames")), _count(r.get("steps")),
+            _milli(r.get("heldout_energy_rmse")), _milli(r.get("heldout_forces_rmse")), _milli(r.get("threshold")),
+            "yes" if r.get("converged") else "no",
+        ]
+        for r in rounds
+    ]  # fmt: skip
+    headers = ["round", "explored", "training frames", "steps", "E RMSE", "F RMSE", "criterion", "converged"]
+    note = "Student against teacher on trajectories that are never trained on; E in meV/atom, F in meV/Å."
+    return html.table(headers, rows) + html.paragraph(note, note=True)
+
+
+def _models(found: Distillation, figures: Figures) -> str:
+    """Size, time and, where the data had labels of their own, true errors of teacher and student."""
+    models = models_of(found)
+    rows = [
+        [
+            name, _count(m.get("parameters")), _number(m.get("ms_per_step")), _number(m.get("us_per_step_atom")),
+            *(_milli(m.get(k)) for k in ("energy_mae", "forces_mae", "forces_rmse")),
+        ]
+        for name, m in models.items()
+    ]  # fmt: skip
+    if not rows:
+        return ""
+    headers = [
+        "model", "parameters", "ms/step", "µs/step/atom", "E MAE (meV/atom)", "F MAE (meV/Å)", "F RMSE (meV/Å)",
+    ]  # fmt: skip
+    cell = found.result.get("speed", {})
+    note = "Errors are against labels of the data, not against the teacher; empty where no labelled data were given."
+    if cell.get("n_atoms"):
+        note = f"Times: ASE MD of {cell['n_atoms']} atoms ({cell.get('formula')}). {note}"
+    parts = [html.table(headers, rows), html.paragraph(note, note=True)]
+    times = {name: m["us_per_step_atom"] for name, m in models.items() if m.get("us_per_step_atom")}
+    errors = {name: 1000 * m["forces_rmse"] for name, m in models.items() if m.get("forces_rmse")}
+    if len(times) > 1 and errors.keys() >= times.keys():
+        drawn = plots.speed_and_error(list(times), [errors[n] for n in times], list(times.values()))
+        parts.append(
+            _add(figures, f"speed-{found.label}", drawn, "Teacher and student on the same labelled data.")
+        )
+    elif len(times) > 1:
+        drawn = plots.bars(list(times), {"": list(times.values())}, "µs per atom and MD step")
+        parts.append(_add(figures, f"speed-{found.label}", drawn, "Time of teacher and student."))
+    return "".join(parts)
+
+
+def models_of(found: Distillation) -> dict[str, dict[str, Any]]:
+    """``teacher`` and ``student`` of a distillation with all that its result says of each."""
+    result, models = found.result, {}
+    for name in ("teacher", "student"):
+        speed = (result.get("speed") or {}).get("models", {}).get(name) or {}
+        errors = (result.get("true_labels") or {}).get(name) or {}
+        size = (result.get("parameters") or {}).get(name)
+        if speed or errors or size:
+            models[name] = {**speed, **errors, "parameters": size}
+    return models
 
 
 def speed_headline(found: Distillation) -> dict[str, str]:
     """How many times faster the student is, as a large number."""
-    times = [m.get("us_per_atom") for m in models_of(found).values()]
-    if len(times) == 2 and all(times):
-        return {"student against teacher": f"{times[0] / times[1]:.1f}× faster"}
-    return {}
+    ratio = (found.result.get("speed") or {}).get("ratio")
+    return {"student against teacher, in MD": f"{ratio:.1f}× faster"} if ratio else {}
 
 
 def evaluations(found: Sequence[Evaluation], figures: Figures) -> str:
