@@ -26,7 +26,7 @@ from lamkit.workflow.local import STOPPED, Ending, LocalWorker
 from lamkit.workflow.lock import Lock
 from lamkit.workflow.plan import Choice, Plan, Task
 from lamkit.workflow.screen import Screen
-from lamkit.workflow.spec import HERE, Source, fill
+from lamkit.workflow.spec import Source, fill
 
 WORKFLOW, HASHES = "workflow.yaml", ".hashes.json"
 # Where stages can run: name of `--on` → (folder of the stage, descriptor of the lock) -> worker
@@ -148,7 +148,7 @@ def _check_location(name: str) -> None:
 
 def _copy_workflow(source: Source, folder: Path) -> None:
     """The workflow as it was run, overrides included, for ``status`` and ``report``."""
-    names = {HERE: str(source.here), **{name: f"${{{name}}}" for name in source.workflow.stages}}
+    names = {**source.places, **{name: f"${{{name}}}" for name in source.workflow.stages}}
     config.write_yaml(folder / WORKFLOW, fill(config.dump(source.workflow), names))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import networkx as nx
 
 from lamkit.errors import UserError, suggest
-from lamkit.workflow.spec import HERE, Source, references
+from lamkit.workflow.spec import PLACES, Source, references
 
 
 def build(source: Source, stages: Mapping[str, str]) -> nx.DiGraph:
@@ -49,13 +49,13 @@ def _add_edges(graph: nx.DiGraph, source: Source) -> list[str]:
             else:
                 graph.add_edge(other, name, reads=False)
         for place, other in references(spec.options):
-            if other == HERE:
+            if other in PLACES:
                 continue
             if other not in known:
                 where = source.where("stages", name, "with", *place)
                 problems.append(
-                    f"{where}: no stage '{other}' for ${{{other}}}.{suggest(other, [*known, HERE])} "
-                    f"Known: {', '.join([*known, HERE])}"
+                    f"{where}: no stage '{other}' for ${{{other}}}.{suggest(other, [*known, *PLACES])} "
+                    f"Known: {', '.join([*known, *PLACES])}"
                 )
             else:
                 graph.add_edge(other, name, reads=True)

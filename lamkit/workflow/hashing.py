@@ -9,17 +9,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lamkit import presets
 from lamkit.errors import UserError
 from lamkit.files import atomic_write, sha256
 
-SAMPLE = "sample:"
 # Time stamps of file systems are coarse: a file changed twice within this time may keep its stamp,
 # so the hash of such a young file is not remembered.
 _SETTLED_NS = 2_000_000_000
 
 
-class MissingInput(UserError):  # noqa: N818 - said to the user as it is
+class MissingInput(UserError):
     """An input that an option names is not there; ``text`` is that option's value."""
 
     def __init__(self, text: str) -> None:
@@ -61,9 +59,7 @@ class HashCache:
 
 
 def locate(text: str) -> list[Path]:
-    """Files and folders that an input option means: a path, a glob, ``sample:NAME``; empty if none exist."""
-    if text.startswith(SAMPLE):
-        text = str(presets.sample_data() / "data" / text.removeprefix(SAMPLE))
+    """Files and folders that an input option means: a path or a glob; empty if none exist."""
     path = Path(text).expanduser()
     if path.exists():
         return [path.resolve()]

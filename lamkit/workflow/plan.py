@@ -143,10 +143,12 @@ def _decide_unfinished(task: Task, folder: Path, record: Record) -> Decision:
     """A stage with the same key that did not come to its end: goes on in its folder if that is its own."""
     if not stage_folder.damage(folder, task.key):
         return Decision(False, "up to date", adopt=True)
-    resume = stage_folder.read_json(folder / stage_folder.STAGE).get("key") == task.key
+    old = stage_folder.read_json(folder / stage_folder.STAGE)
+    # The options say where files lie, the key does not: a stage goes on only with the very same files.
+    resume = task.can_resume and old.get("key") == task.key and old.get("options") == task.options
     if record.state == "failed":
         return Decision(True, "failed last time: tries again", resume=resume)
-    return Decision(True, "interrupted: continues" if resume else "interrupted", resume=resume)
+    return Decision(True, f"interrupted: {'continues' if resume else 'starts again'}", resume=resume)
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
@@ -162,6 +164,9 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     for name, value in new["inputs"].items():
         if old["inputs"].get(name) != value:
             return f"input {name} changed"
+    for name, value in new["heads"].items():
+        if old["heads"].get(name) != value:
+            return f"head {name} changed"
     for name, key in new["upstream"].items():
         if old["upstream"].get(name) != key:
             return f"upstream {name} changed"

@@ -8,14 +8,15 @@
       molecules:                # id of the stage; its folder in the workflow folder has this name
         stage: convert          # which stage it is (lamkit.stages.STAGES)
         with:                   # options of that stage
-          sources: [sample:gfn2_molecules.extxyz]
+          sources: ["${examples}/data/gfn2_molecules.extxyz"]
       pretrain:
         stage: pretrain
         with:
           data: {gfn2_molecules: "${molecules}/data"}    # a product of another stage
         after: [other]          # only an order: wait for a stage whose products are not read
 
-``${id}`` stands for the folder of that stage, ``${here}`` for the folder of the workflow file.
+``${id}`` stands for the folder of that stage, ``${here}`` for the folder of the workflow file, and
+``${examples}`` for the folder of the sample data and the sample model that come with LAMKit.
 """
 
 from __future__ import annotations
@@ -28,11 +29,12 @@ from typing import Any
 
 import pydantic
 
-from lamkit import config
+from lamkit import config, presets
 from lamkit.config import Place
 from lamkit.errors import UserError, suggest
 
-HERE = "here"
+# ${name}s that are not stages: the folder of the workflow file, and the folder of LAMKit's sample files.
+PLACES = ("here", "examples")
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -86,10 +88,10 @@ class Workflow(config.Model):
         if not stages:
             raise ValueError("a workflow needs at least one stage")
         for name in stages:
-            if not _NAME.fullmatch(name) or name == HERE:
+            if not _NAME.fullmatch(name) or name in PLACES:
                 raise ValueError(
                     f"'{name}' cannot be the id of a stage: letters, digits, '_', '-' and '.' only, "
-                    f"and not '{HERE}', because the stage's folder gets this name"
+                    f"and not {' or '.join(PLACES)}, because the stage's folder gets this name"
                 )
         return stages
 
@@ -103,9 +105,9 @@ class Source:
     lines: Mapping[Place, int]
 
     @property
-    def here(self) -> Path:
-        """Folder of the workflow file, absolute."""
-        return self.path.resolve().parent
+    def places(self) -> dict[str, str]:
+        """Meaning of each of :data:`PLACES`, absolute."""
+        return {"here": str(self.path.resolve().parent), "examples": str(presets.examples().resolve())}
 
     def where(self, *place: str | int) -> str:
         """``file:line`` of the deepest part of ``place`` that stands in the file."""

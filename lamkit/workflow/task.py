@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -16,11 +16,11 @@ from typing import Any
 
 import networkx as nx
 
-from lamkit import __version__, config
+from lamkit import __version__, config, presets
 from lamkit.errors import UserError
 from lamkit.workflow import graph as graphs
 from lamkit.workflow import hashing
-from lamkit.workflow.spec import HERE, Source, fill
+from lamkit.workflow.spec import PLACES, Source, fill
 
 RESUME = "resume"
 # The worker says so to the stage; it changes nothing about the result, so it is not part of the key.
@@ -37,6 +37,7 @@ class Task:
         module: Import path of the stage's module.
         options: Options with every reference filled in.
         identity: What decides about the result; ``key`` is its hash.
+        can_resume: Whether the stage can go on with an unfinished folder.
     """
 
     id: str
@@ -45,6 +46,7 @@ class Task:
     options: dict[str, Any]
     identity: dict[str, Any]
     key: str
+    can_resume: bool
 
 
 def make_all(
@@ -62,12 +64,12 @@ def make_all(
     """
     tasks: dict[str, Task] = {}
     problems = []
-    names = {HERE: str(source.here), **{name: str(folder / name) for name in graph}}
+    names = {**source.places, **{name: str(folder / name) for name in graph}}
     for name in graphs.order(graph):
         spec = source.workflow.stages[name]
         try:
             model = options_class(spec.stage, stages[spec.stage])
-            options = {**fill(spec.options, names), **_having(model, common)}
+            options = _with_common(model, fill(spec.options, names), common)
             checked = config.parse(model, options, origin=str(source.path), lines=_lines_below(source, name))
             upstream = {other: tasks[other].key for other in graphs.inputs(graph, name) if other in tasks}
             identity = _identity(spec.stage, checked, names, upstream, cache)
@@ -78,7 +80,15 @@ def make_all(
         except UserError as error:
             problems += [f"{line}  (stage {name})" for line in str(error).splitlines()]
             continue
-        tasks[name] = Task(name, spec.stage, stages[spec.stage], options, identity, hashing.digest(identity))
+        tasks[name] = Task(
+            name,
+            spec.stage,
+            stages[spec.stage],
+            options,
+            identity,
+            hashing.digest(identity),
+            RESUME in model.model_fields,
+        )
     if problems:
         raise UserError("\n".join(problems))
     return tasks
@@ -111,8 +121,18 @@ def _place_of(text: str, value: Any, place: config.Place = ()) -> config.Place:
     return ()
 
 
-def _having(model: type[config.Model], common: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in common.items() if name in model.model_fields}
+def _with_common(
+    model: type[config.Model], options: dict[str, Any], common: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Options with those of the command line that this stage has; a training stage's seed is ``train.seed``."""
+    fields = model.model_fields
+    for name, value in common.items():
+        if name in fields:
+            options = {**options, name: value}
+        elif name == "seed" and "train" in fields and "seed" in fields["train"].annotation.model_fields:
+            train = options.get("train", fields["train"].default)  # the default is the name of a preset
+            options = config.override({**options, "train": train}, [f"train.seed={value}"])
+    return options
 
 
 def _lines_below(source: Source, name: str) -> dict[config.Place, int]:
@@ -130,7 +150,7 @@ def _identity(
     cache: hashing.HashCache,
 ) -> dict[str, Any]:
     """Everything that decides about the result, as plain data without any absolute place."""
-    products = tuple(place for name, place in names.items() if name != HERE)
+    products = tuple(place for name, place in names.items() if name not in PLACES)
     outside = [text for text in dict.fromkeys(config.input_paths(options)) if not _lies_in(text, products)]
     bare = _bare_names(outside)
     plain = {key: value for key, value in config.dump(options).items() if key not in _NOT_IN_KEY}
@@ -138,9 +158,28 @@ def _identity(
         "stage": stage,
         "options": _without_places(plain, names, bare),
         "inputs": {bare[text]: hashing.contents(text, cache) for text in outside},
+        "heads": _heads_named(plain, cache),
         "upstream": dict(upstream),
         "version": __version__,
     }
+
+
+def _heads_named(options: Any, cache: hashing.HashCache) -> dict[str, str]:
+    """Hash of the YAML of every head whose name stands in the options: it holds loss weights and facts."""
+    words = set(_words(options))
+    return {name: cache.file(path) for name, path in presets.files("heads").items() if name in words}
+
+
+def _words(value: Any) -> Iterator[str]:
+    """All keys and strings of nested plain data."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from (key, *_words(item))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _words(item)
 
 
 def _lies_in(text: str, folders: Iterable[str]) -> bool:
@@ -162,8 +201,8 @@ def _without_places(value: Any, names: Mapping[str, str], bare: Mapping[str, str
     if isinstance(value, str):
         if value in bare:
             return bare[value]
-        # the workflow's own folder may lie around those of the stages, so it comes last
-        for name in sorted(names, key=lambda name: name == HERE):
+        # of folders within one another the innermost counts
+        for name in sorted(names, key=lambda name: -len(names[name])):
             value = re.sub(re.escape(names[name]) + r"(?![\w.-])", f"${{{name}}}", value)
         return value
     if isinstance(value, dict):

@@ -166,3 +166,18 @@ def test_a_stage_of_another_version_is_a_mistake_of_the_user(shop: Shop) -> None
 
 def test_a_difference_that_has_no_old_record_is_a_missing_folder() -> None:
     assert plan.difference({}, {"stage": "fake"}) == "its folder is missing"
+
+
+def test_the_seed_of_a_training_stage_keeps_its_default_preset() -> None:
+    from lamkit.stages import pretrain
+
+    given = task._with_common(pretrain.Options, {"data": {}}, {"seed": 7, "device": "GPU"})
+    assert given["train"] == {"preset": pretrain.Options.model_fields["train"].default, "seed": 7}
+    assert given["device"] == "GPU"
+
+
+def test_a_changed_head_file_is_a_reason(ran: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ran.home)
+    (ran.home / "heads").mkdir()
+    (ran.home / "heads" / "e.yaml").write_text("name: e\n")
+    assert why(ran) == {"e": "head e changed"}
