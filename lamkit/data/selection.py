@@ -170,7 +170,8 @@ def _moments(features: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArr
     mean = sum(np.asarray(features[i : i + BLOCK], np.float64).sum(0) for i in blocks) / len(features)
     square = sum(((np.asarray(features[i : i + BLOCK], np.float64) - mean) ** 2).sum(0) for i in blocks)
     deviation = np.sqrt(square / len(features))
-    flat = deviation <= 1e-6 * max(float(deviation.max()), 1e-30)
+    # What varies less than float32 can tell is not a feature but rounding.
+    flat = (deviation <= 1e-6 * np.abs(mean)) | (deviation <= 1e-9 * deviation.max())
     return mean, np.where(flat, 0.0, 1.0 / np.where(flat, 1.0, deviation))
 
 

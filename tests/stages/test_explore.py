@@ -1,0 +1,217 @@
+"""Exploration with EMT, and with calculators that misbehave on purpose."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.emt import EMT
+
+from lamkit.data.dataset import open_dataset
+from lamkit.errors import Interrupted, UserError
+from lamkit.stages import explore, md
+from lamkit.stages.md import Dynamics, run_trajectory
+
+EMT_NAME = "ase.calculators.emt:EMT"
+
+
+@pytest.fixture
+def starts(tmp_path) -> Path:
+    path = tmp_path / "starts.xyz"
+    alloy = bulk("Cu", cubic=True)
+    alloy.symbols[0] = "Al"
+    ase.io.write(path, [bulk("Cu", cubic=True), alloy])
+    return path
+
+
+def options(path: Path, **more) -> explore.Options:
+    given = {"starts": [str(path)], "calculator": EMT_NAME, "temperatures": [300.0, 600.0], "n_starts": 2}
+    return explore.Options(**{**given, "dynamics": {"steps": 30, "save_every": 10}, **more})
+
+
+class Exploding(Calculator):
+    """Free flight, then after some calls a force that pushes outwards: energy without end."""
+
+    implemented_properties = ["energy", "forces"]
+
+    def __init__(self, calls: int, last: float) -> None:
+        super().__init__()
+        self.calls, self.last, self.n = calls, last, 0
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=tuple(all_changes)) -> None:
+        super().calculate(atoms, properties, system_changes)
+        self.n += 1
+        scale = 0.0 if self.n < self.calls else self.last
+        self.results = {"energy": 0.0, "forces": scale * (self.atoms.positions - self.atoms.positions[0])}
+
+
+def cluster() -> Atoms:
+    return Atoms("Cu4", positions=2.5 * np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1.0]]))
+
+
+def test_md_visits_new_structures_and_labels_them(starts, tmp_path):
+    result = explore.run(options(starts, perturb={"n": 2}), tmp_path / "out")
+    data = open_dataset(result["data"])
+    assert len(data) == result["n_frames"] == 2 * 2 * 3 + 2 * 2
+    assert result["n_trajectories"] == 4
+    names = {data.group_names[g] for g in data.groups}
+    assert {n for n in names if n.startswith("md")} == {
+        f"md-{i:03d}-{t}K" for i in (0, 1) for t in (300, 600)
+    }
+    assert np.isfinite(data.energies).sum() == 12  # perturbed copies come without labels
+
+
+def test_thermostat_reaches_its_temperature():
+    atoms = bulk("Cu", cubic=True) * 2
+    kinetic = []
+    dynamics = Dynamics(steps=400, save_every=400, friction=0.1, timestep=4.0)
+    watched = {}
+
+    def note(step: int) -> None:
+        if step > 100:
+            kinetic.append(watched["atoms"].get_temperature())
+
+    original = md._integrator
+
+    def spy(a, *rest):
+        watched["atoms"] = a
+        return original(a, *rest)
+
+    md._integrator, saved = spy, md._integrator
+    try:
+        run_trajectory(atoms, EMT(), dynamics, temperature=500, seed=0, on_step=note)
+    finally:
+        md._integrator = saved
+    assert np.mean(kinetic) == pytest.approx(500, rel=0.15)
+
+
+def test_same_seed_same_trajectory():
+    runs = [
+        run_trajectory(bulk("Cu", cubic=True), EMT(), Dynamics(steps=20), temperature=300, seed=seed)
+        for seed in (1, 1, 2)
+    ]
+    assert (runs[0].frames[-1].positions == runs[1].frames[-1].positions).all()
+    assert (runs[0].frames[-1].positions != runs[2].frames[-1].positions).any()
+
+
+def test_hydrogen_gets_a_short_time_step():
+    assert md.timestep_for(Atoms("H2O"), Dynamics()) == 0.5
+    assert md.timestep_for(Atoms("Cu"), Dynamics()) == 1.0
+    assert md.timestep_for(Atoms("H"), Dynamics(timestep=0.2)) == 0.2
+
+
+@pytest.mark.parametrize(
+    ("last", "reason"), [(1e5, "force of"), (np.nan, "not finite"), (2.0, "temperature")]
+)
+def test_exploding_trajectory_is_stopped_and_its_kept_part_is_sane(last, reason):
+    dynamics = Dynamics(steps=400, save_every=5, timestep=2.0)
+    result = run_trajectory(cluster(), Exploding(30, last), dynamics, temperature=100, seed=0)
+    assert reason in result.stopped
+    assert 0 < len(result.frames) <= result.steps // 5
+    for frame in result.frames:
+        assert np.isfinite(frame.positions).all()
+        assert np.linalg.norm(frame.forces, axis=1).max() < dynamics.limits.max_force
+    assert result.steps < 400
+
+
+def test_calculator_that_fails_on_the_way_ends_the_trajectory_only():
+    class Failing(EMT):
+        n = 0
+
+        def calculate(self, *args, **kwargs):
+            Failing.n += 1
+            if Failing.n > 12:
+                raise UserError("no more")
+            super().calculate(*args, **kwargs)
+
+    result = run_trajectory(
+        bulk("Cu", cubic=True), Failing(), Dynamics(steps=50, save_every=5), temperature=300, seed=0
+    )
+    assert result.stopped == "calculator failed: no more"
+    assert len(result.frames) == 2
+
+
+def test_a_start_that_the_calculator_refuses_is_an_error(tmp_path):
+    class Refusing(EMT):
+        def calculate(self, *args, **kwargs):
+            raise UserError("Fe: not trained on")
+
+    with pytest.raises(UserError, match="Fe"):
+        run_trajectory(bulk("Cu"), Refusing(), Dynamics(), temperature=300, seed=0)
+
+
+def test_resume_does_not_redo_finished_trajectories(starts, tmp_path, monkeypatch):
+    whole = explore.run(options(starts), tmp_path / "whole")
+    done = []
+    original = explore.run_trajectory
+
+    def stops_in_the_third(*args, **kwargs):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(kwargs["labels"]["group"])
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(explore, "run_trajectory", stops_in_the_third)
+    with pytest.raises(Interrupted, match="--resume"):
+        explore.run(options(starts), tmp_path / "out")
+    redone = []
+    monkeypatch.setattr(
+        explore, "run_trajectory", lambda *a, **k: redone.append(k["labels"]["group"]) or original(*a, **k)
+    )
+    result = explore.run(options(starts, resume=True), tmp_path / "out")
+    assert len(done) == len(redone) == 2
+    assert not set(done) & set(redone)
+    ours, theirs = open_dataset(result["data"]), open_dataset(whole["data"])
+    for i in range(len(theirs)):
+        assert (ours.frame(i).positions == theirs.frame(i).positions).all()
+    again = explore.run(options(starts, resume=True), tmp_path / "out")
+    assert again == result
+    assert len(redone) == 2
+
+
+def test_another_run_is_never_overwritten_or_continued(starts, tmp_path):
+    explore.run(options(starts), tmp_path / "out")
+    with pytest.raises(UserError, match="--resume"):
+        explore.run(options(starts), tmp_path / "out")
+    with pytest.raises(UserError, match=r"other options \(seed\)"):
+        explore.run(options(starts, seed=5, resume=True), tmp_path / "out")
+
+
+def test_small_cells_are_repeated(starts, tmp_path):
+    result = explore.run(options(starts, min_atoms=8, n_starts=1, temperatures=[300]), tmp_path / "out")
+    assert open_dataset(result["data"]).n_atoms.tolist() == [8, 8, 8]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"calculator": None}, "give either"),
+        ({"calculator": "emt"}, "expected MODULE:FUNCTION"),
+        ({"calculator": "no_such_module:EMT"}, "cannot be imported"),
+        ({"calculator": "ase.calculators.emt:EMTT"}, "Did you mean 'EMT'"),
+        ({"calculator": "math:sqrt"}, "called without arguments"),
+        ({"calculator": "time:time"}, "not an ASE calculator"),
+        ({"starts": ["nowhere.xyz"]}, "nowhere.xyz: no such file"),
+    ],
+)
+def test_wrong_options_are_explained(starts, tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        explore.run(options(starts, **changes), tmp_path / "out")
+
+
+def test_a_file_that_is_no_structure_is_named(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("nothing here")
+    with pytest.raises(UserError, match=r"notes\.txt"):
+        explore.run(options(path), tmp_path / "out")
+
+
+def test_a_run_without_a_single_sane_frame_says_why(starts, tmp_path):
+    tight = {"steps": 30, "limits": {"max_force": 1e-6}}
+    with pytest.raises(UserError, match="no trajectory left a sane frame"):
+        explore.run(options(starts, dynamics=tight), tmp_path / "out")
