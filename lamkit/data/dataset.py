@@ -11,7 +11,6 @@ Folders written by DeePMD or dpdata (``deepmd/npy``, ``deepmd/npy/mixed``, neste
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -21,10 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-import lamkit
 from lamkit import config
-from lamkit.data.facts import FORMAT_VERSION, UNITS, DatasetFacts
-from lamkit.data.frame import NUMBERS, SYMBOLS, Frame, make_frame, volume
+from lamkit.data.facts import FORMAT_VERSION, DatasetFacts
+from lamkit.data.frame import NUMBERS, Frame, make_frame, volume
 from lamkit.data.storage import (
     SPLITS,
     System,
@@ -34,7 +32,7 @@ from lamkit.data.storage import (
     open_system,
     stress_of,
 )
-from lamkit.data.write import DatasetWriter, checksums, write_frames
+from lamkit.data.write import DatasetWriter, completed_facts, write_frames
 from lamkit.errors import UserError
 
 __all__ = ["Dataset", "DatasetFacts", "View", "open_dataset", "write_dataset"]
@@ -382,24 +380,7 @@ def write_dataset(
 
     def finish(folder: Path, writer: DatasetWriter) -> None:
         known = facts() if callable(facts) else facts or DatasetFacts()
-        config.write_yaml(folder / "dataset.yaml", _completed(known, folder, writer))
+        config.write_yaml(folder / "dataset.yaml", completed_facts(known, folder, writer))
 
     write_frames(frames, out, finish, split)
     return open_dataset(out)
-
-
-def _completed(facts: DatasetFacts, folder: Path, writer: DatasetWriter) -> DatasetFacts:
-    return facts.model_copy(
-        update={
-            "format_version": FORMAT_VERSION,
-            "n_frames": writer.n_frames,
-            "n_atoms": writer.n_atoms,
-            "n_groups": len(writer.groups.index),
-            "labels": writer.labels,
-            "elements": [SYMBOLS[z] for z in sorted(writer.types)],
-            "units": UNITS,
-            "converter": f"lamkit {lamkit.__version__}",
-            "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            "checksums": checksums(folder),
-        }
-    )

@@ -19,7 +19,7 @@ Check = Callable[[Frame], str | None]
 CONTACT = 0.4  # of the sum of the covalent radii; the shortest real bonds are at about 0.8
 LEAST_VOLUME = 0.1  # Å³ per atom
 LARGEST_FORCE = 1000.0  # eV/Å
-LARGEST_STRESS = 10.0  # eV/Å³: 1600 GPa
+LARGEST_STRESS = 60.0  # eV/Å³: 10 TPa
 LARGEST_ENERGY = 100.0  # eV/atom; every absolute scale puts matter below zero
 
 
@@ -96,7 +96,7 @@ def magnitudes(frame: Frame) -> str | None:
     if frame.forces is not None and np.abs(frame.forces).max() > LARGEST_FORCE:
         return f"force above {LARGEST_FORCE:.0f} eV/A; wrong unit? (--units)"
     if frame.stress is not None and np.nanmax(np.abs(frame.stress)) > LARGEST_STRESS:
-        return f"stress above {LARGEST_STRESS:.0f} eV/A^3 (1600 GPa); wrong unit? (--stress-unit)"
+        return f"stress above {LARGEST_STRESS:.0f} eV/A^3 (10 TPa); wrong unit? (--stress-unit)"
     return None
 
 

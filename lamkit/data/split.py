@@ -149,7 +149,8 @@ def _blocks(dataset: Dataset | View, labels: NDArray[np.str_], shares: Mapping[s
         members = members[np.lexsort((steps[members], sources[members]))]
         for part, block in _cut(members, shares).items():
             pieces[part].append(block)
-    parts = {part: np.sort(np.concatenate(blocks)) for part, blocks in pieces.items()}
+    none = np.empty(0, dtype=np.int64)
+    parts = {part: np.sort(np.concatenate([none, *blocks])) for part, blocks in pieces.items()}
     empty = [part for part, indices in parts.items() if len(indices) == 0]
     if empty:
         raise UserError(

@@ -157,7 +157,8 @@ def _open_set(folder: Path, n_atoms: int, system: int) -> SystemSet:
         raise UserError(
             f"{file}: shape {shape}, but type.raw lists {n_atoms} atoms: expected (n, {3 * n_atoms})"
         )
-    return SystemSet(folder, (status.st_ino, status.st_mtime_ns), shape[0], system)
+    newest = max(f.stat().st_mtime_ns for f in folder.iterdir())
+    return SystemSet(folder, (status.st_ino, newest), shape[0], system)
 
 
 def read_shape(file: Path) -> tuple[int, ...]:

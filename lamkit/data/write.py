@@ -6,6 +6,7 @@ without holes. A label that only some frames have is thus absent where it is unk
 
 from __future__ import annotations
 
+import datetime
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+import lamkit
+from lamkit.data.facts import FORMAT_VERSION, UNITS, DatasetFacts
 from lamkit.data.frame import SYMBOLS, Frame, from_voigt, volume
 from lamkit.data.growing import GrowingArray
 from lamkit.data.storage import FRAME_RECORD, SPLITS
@@ -243,3 +246,21 @@ def write_frames(frames: Iterable[Frame], out: Path, finish: Any, split: str = "
         replace_folder(folder, out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def completed_facts(facts: DatasetFacts, folder: Path, writer: DatasetWriter) -> DatasetFacts:
+    """``facts`` with everything that the writer counted."""
+    return facts.model_copy(
+        update={
+            "format_version": FORMAT_VERSION,
+            "n_frames": writer.n_frames,
+            "n_atoms": writer.n_atoms,
+            "n_groups": len(writer.groups.index),
+            "labels": writer.labels,
+            "elements": [SYMBOLS[z] for z in sorted(writer.types)],
+            "units": UNITS,
+            "converter": f"lamkit {lamkit.__version__}",
+            "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "checksums": checksums(folder),
+        }
+    )
