@@ -47,9 +47,7 @@ def fingerprint(atoms: Atoms) -> tuple:
     cations = atoms[[atom.index for atom in atoms if atom.symbol != "O"]]
     distances = cations.get_all_distances(mic=True).round(3)
     upper = zip(*np.triu_indices(len(cations), k=1), strict=True)
-    return tuple(
-        sorted((cations[i].symbol, cations[j].symbol, distances[i, j].item()) for i, j in upper)
-    )
+    return tuple(sorted((cations[i].symbol, cations[j].symbol, distances[i, j].item()) for i, j in upper))
 
 
 def arrangements(n: int, *, seed: int) -> list[Atoms]:
@@ -76,9 +74,7 @@ def path(start: Atoms, *, name: str, n: int, seed: int) -> list[Atoms]:
         if i and i % steps == 0:
             old, new = new, draw_pattern(start, random)
         angle = TURN * (i % steps)
-        shift, strain = (
-            np.cos(angle) * a + np.sin(angle) * b for a, b in zip(old, new, strict=True)
-        )
+        shift, strain = (np.cos(angle) * a + np.sin(angle) * b for a, b in zip(old, new, strict=True))
         atoms = start.copy()
         atoms.set_cell(start.cell.array @ (np.eye(3) + strain), scale_atoms=True)
         atoms.positions += shift
@@ -104,9 +100,7 @@ def draw_pattern(start: Atoms, random: np.random.Generator) -> tuple[np.ndarray,
 def label(atoms: Atoms, *, work: Path) -> Atoms:
     """Compute one frame, from the last wave function of its arrangement if there is one."""
     kept = work / f"{atoms.info['group']}.wfn"
-    frame = single_point(
-        atoms, LEVEL, folder=work / "run", guess=kept.resolve() if kept.exists() else None
-    )
+    frame = single_point(atoms, LEVEL, folder=work / "run", guess=kept.resolve() if kept.exists() else None)
     shutil.copy(wave_function(work / "run", LEVEL), kept)
     frame.info["method"] = LEVEL.functional
     frame.info["settings"] = LEVEL.describe()

@@ -217,10 +217,7 @@ def main() -> None:
     if options.out.exists():
         done = {frame.info["frame"] for frame in read(options.out, ":")}
     names = [*MOLECULES, *DIMERS][: options.frames]
-    lists = [
-        geometries(name, level=options.level, seed=options.seed, work=options.work)
-        for name in names
-    ]
+    lists = [geometries(name, level=options.level, seed=options.seed, work=options.work) for name in names]
     start = time.monotonic()
     for atoms in islice(in_turn(lists), options.frames):
         if atoms.info["frame"] in done:

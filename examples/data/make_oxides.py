@@ -24,7 +24,7 @@ from ase.spacegroup import crystal
 from cp2k_single_point import FUNCTIONALS, EngineFailed, Level, single_point, wave_function
 
 # A mesh point per this length of cell vector: 2x2x2 for a 4 Å perovskite. Å.
-REPEAT_LENGTH = 7.5
+REPEAT_LENGTH = 7.1
 
 
 def cubic_perovskite(a_site: str, b_site: str, a: float) -> Atoms:
