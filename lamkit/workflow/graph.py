@@ -100,10 +100,12 @@ def mermaid(graph: nx.DiGraph) -> str:
 
 
 def text(graph: nx.DiGraph) -> str:
-    """The graph as a tree of lines; a stage with several inputs stands once, the others named beside it."""
-    labelled = nx.DiGraph()
+    """The graph as lines in the order of the run; the further in, the more stages must be over before."""
+    depth = {name: d for d, layer in enumerate(nx.topological_generations(graph)) for name in layer}
+    lines = []
     for name in order(graph):
         kind = graph.nodes[name]["stage"]
-        labelled.add_node(name, label=name if name == kind else f"{name} ({kind})")
-    labelled.add_edges_from(graph.edges)
-    return "\n".join(nx.generate_network_text(labelled))
+        label = name if name == kind else f"{name} ({kind})"
+        waits = ", ".join(graph.predecessors(name))
+        lines.append(f"{'  ' * depth[name]}{label}{f'  ← {waits}' if waits else ''}")
+    return "\n".join(lines)
