@@ -68,19 +68,19 @@ class Dataset:
         return self._read(self._sets[k], i - int(self._starts[k]))
 
     def _read(self, place: SystemSet, row: int) -> Frame:
-        system, arrays = self._systems[place.system], place.arrays()
-        types = arrays["real_atom_types"][row] if system.mixed else system.types
-        real = np.asarray(types) >= 0  # DeePMD pads mixed systems with atoms of type -1
+        system, values = self._systems[place.system], place.row(row)
+        types = values["real_atom_types"] if system.mixed else system.types
+        real = types >= 0  # DeePMD pads mixed systems with atoms of type -1
         labels: dict[str, Any] = {}
-        if "energy" in arrays:
-            labels["energy"] = float(arrays["energy"][row, 0])
-        if "force" in arrays:
-            labels["forces"] = arrays["force"][row].reshape(-1, 3)[real].astype(np.float64)
-        record = arrays["frames"][row] if "frames" in arrays else None
+        if "energy" in values:
+            labels["energy"] = values["energy"][0]
+        if "force" in values:
+            labels["forces"] = values["force"].reshape(-1, 3)[real]
+        record = values["frames"][0] if "frames" in values else None
         frame = make_frame(
-            system.numbers[np.asarray(types)[real]],
-            arrays["coord"][row].reshape(-1, 3)[real],
-            arrays["box"][row] if system.pbc.any() else None,
+            system.numbers[types[real]],
+            values["coord"].reshape(-1, 3)[real],
+            values["box"] if system.pbc.any() else None,
             system.pbc,
             stress=None,
             source=self.sources[record["source"]] if record is not None else str(system.path),
@@ -88,7 +88,7 @@ class Dataset:
             group=self.group_names[record["group"]] if record is not None else self._relative(system.path),
             **labels,
         )
-        return replace(frame, stress=stress_of(arrays, row, volume(frame) if frame.pbc.all() else 0.0))
+        return replace(frame, stress=stress_of(values, volume(frame) if frame.pbc.all() else 0.0))
 
     def _foreign_step(self, place: SystemSet, row: int) -> int:
         sets = self._systems[place.system].sets

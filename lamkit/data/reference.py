@@ -22,6 +22,7 @@ N_ELEMENTS = 119  # arrays by atomic number; index 0 stands for no element
 PRIOR_WIDTH = 3.0  # eV: how far a reference energy may reasonably be from its prior
 _RANK_TOLERANCE = 1e-9  # smallest over largest eigenvalue of the normal matrix that counts as determined
 _REFINEMENTS = 3
+_KEEP = 50_000_000  # counts held in memory between the passes over the data: 200 MB
 
 Pieces = Callable[[], Iterable[tuple[NDArray, NDArray]]]  # () -> (counts [n, k], energies [n]) ...
 
@@ -101,13 +102,15 @@ def fit_dataset_reference(
 ) -> ReferenceFit:
     """:func:`fit_reference` of a data set, reading it in pieces."""
     energies = dataset.energies
+    elements = dataset.elements if isinstance(dataset, Dataset) else dataset.dataset.elements
 
     def pieces() -> Iterator[tuple[NDArray, NDArray]]:
         for piece, counts in dataset.composition_chunks():
             yield counts, energies[piece]
 
-    elements = dataset.elements if isinstance(dataset, Dataset) else dataset.dataset.elements
-    return _fit(pieces, np.array(elements, dtype=np.int64), prior, ridge)
+    small = len(dataset) * len(elements) < _KEEP
+    held = list(pieces()) if small else []
+    return _fit((lambda: held) if small else pieces, np.array(elements, dtype=np.int64), prior, ridge)
 
 
 def _fit(

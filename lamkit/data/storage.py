@@ -8,10 +8,12 @@ axes are periodic), ``set.*/stress.npy`` (where only some components are known) 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.lib import format as npy
@@ -45,6 +47,18 @@ class SystemSet:
         """The arrays that exist, memory-mapped: name -> ``[n_frames, ...]``."""
         return _open_arrays(self.path, self.stamp, self.n_frames)
 
+    def row(self, row: int) -> dict[str, NDArray]:
+        """One row of each array that exists, flat; no map stays open, as frames are drawn at random."""
+        values = {}
+        for name, place in _layouts(self.path, self.stamp, self.n_frames).items():
+            descriptor = os.open(place.file, os.O_RDONLY)
+            try:
+                data = os.pread(descriptor, place.row_bytes, place.offset + row * place.row_bytes)
+            finally:
+                os.close(descriptor)
+            values[name] = np.frombuffer(data, place.dtype)
+        return values
+
 
 @dataclass(frozen=True)
 class System:
@@ -69,22 +83,50 @@ class System:
     sets: tuple[SystemSet, ...]
 
 
-@lru_cache(maxsize=48)  # each open map costs a file descriptor; a data set may have thousands of files
-def _open_arrays(path: Path, stamp: tuple[int, int], n_frames: int) -> Mapping[str, NDArray]:
-    arrays = {}
+class _Layout(NamedTuple):
+    """Where the rows of one array lie in its file."""
+
+    file: Path
+    offset: int
+    dtype: np.dtype
+    row_items: int
+
+    @property
+    def row_bytes(self) -> int:
+        return self.row_items * self.dtype.itemsize
+
+
+@lru_cache(maxsize=1 << 16)
+def _layouts(folder: Path, stamp: tuple[int, int], n_frames: int) -> Mapping[str, _Layout]:
+    """Layout of each array of a set that exists."""
+    found = {}
     for name in ARRAYS:
-        file = path / f"{name}.npy"
+        file = folder / f"{name}.npy"
         if not file.is_file():
             continue
         try:
-            array = np.load(file, mmap_mode="r", allow_pickle=False)
-        except (ValueError, OSError) as error:
-            raise UserError(f"{file}: truncated or no .npy file ({error}); convert the data again") from None
-        if len(array) != n_frames:
+            shape, dtype, offset = read_header(file)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{file}: no .npy file ({error}); convert the data again") from None
+        if not shape or shape[0] != n_frames:
             raise UserError(
-                f"{file}: holds {len(array)} frames, coord.npy beside it {n_frames}; convert the data again"
+                f"{file}: holds an array of shape {shape}, coord.npy beside it {n_frames} frames; convert the "
+                "data again"
             )
-        arrays[name] = array.reshape(n_frames, -1) if array.dtype != FRAME_RECORD else array
+        layout = _Layout(file, offset, dtype, int(np.prod(shape[1:], dtype=np.int64)))
+        if file.stat().st_size < offset + n_frames * layout.row_bytes:
+            raise UserError(f"{file}: truncated; convert the data again")
+        found[name] = layout
+    return found
+
+
+@lru_cache(maxsize=48)  # each open map costs a file descriptor; a data set may have thousands of files
+def _open_arrays(folder: Path, stamp: tuple[int, int], n_frames: int) -> Mapping[str, NDArray]:
+    """Memory maps of the arrays of a set, ``[n_frames, row_items]``; frame records ``[n_frames]``."""
+    arrays = {}
+    for name, place in _layouts(folder, stamp, n_frames).items():
+        shape = (n_frames,) if place.dtype == FRAME_RECORD else (n_frames, place.row_items)
+        arrays[name] = np.memmap(place.file, place.dtype, mode="r", offset=place.offset, shape=shape)
     return arrays
 
 
@@ -149,7 +191,7 @@ def _read_pbc(path: Path) -> NDArray[np.bool_]:
 def _open_set(folder: Path, n_atoms: int, system: int) -> SystemSet:
     file = folder / "coord.npy"
     try:
-        shape = read_shape(file)
+        shape = read_header(file)[0]
         status = file.stat()
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: missing or no .npy file ({error})") from None
@@ -161,12 +203,19 @@ def _open_set(folder: Path, n_atoms: int, system: int) -> SystemSet:
     return SystemSet(folder, (status.st_ino, newest), shape[0], system)
 
 
-def read_shape(file: Path) -> tuple[int, ...]:
-    """Shape of the array in an ``.npy`` file, from its header."""
+def read_header(file: Path) -> tuple[tuple[int, ...], np.dtype, int]:
+    """Shape and type of the array in an ``.npy`` file, and where its data begin.
+
+    Raises:
+        ValueError: no such header, or an array that is not plain rows of numbers.
+    """
     with open(file, "rb") as stream:
         version = npy.read_magic(stream)
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        return read(stream)[0]
+        shape, by_columns, dtype = read(stream)
+        if dtype.hasobject or (by_columns and len(shape) > 1 and min(shape) > 1):
+            raise ValueError("holds Python objects or is stored by columns")
+        return shape, dtype, stream.tell()
 
 
 def count_elements(
@@ -185,16 +234,15 @@ def count_elements(
     return np.bincount(flat, minlength=len(rows) * width).reshape(len(rows), width).astype(np.int32)
 
 
-def stress_of(arrays: Mapping[str, NDArray], row: int, volume: float) -> NDArray[np.float64] | None:
+def stress_of(values: Mapping[str, NDArray], volume: float) -> NDArray[np.float64] | None:
     """Stress of one frame in eV/Å³, Voigt: from our side-car, else from the virial; None if not known.
 
     Args:
-        arrays: of the frame's set.
-        row: of the frame in the set.
+        values: a row of the frame's set.
         volume: of its cell in Å³; 0 if it is not periodic along all axes.
     """
-    if "stress" in arrays:
-        return np.array(arrays["stress"][row], dtype=np.float64)
-    if "virial" in arrays and volume > 0:
-        return -to_voigt(np.asarray(arrays["virial"][row]).reshape(3, 3)) / volume
+    if "stress" in values:
+        return values["stress"].astype(np.float64)
+    if "virial" in values and volume > 0:
+        return -to_voigt(values["virial"].reshape(3, 3)) / volume
     return None
