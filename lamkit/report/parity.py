@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,6 @@ def load(path: str | Path) -> dict[str, Pairs]:
             for key in data.files:
                 head, _, name = key.rpartition("/")
                 result.setdefault(head, {})[name] = data[key]
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: cannot be read ({error}); run 'lamkit evaluate' again") from None
     return result
