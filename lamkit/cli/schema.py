@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 import json
+import re
+import textwrap
 from typing import Any
 
 from lamkit.cli import shared_flags
@@ -51,12 +54,27 @@ def run(args: argparse.Namespace) -> int:
     if args.kind is None:
         print(json.dumps(list(kinds())) if args.json else "\n".join(kinds()))
         return 0
-    schema = model(args.kind).model_json_schema()
+    schema = described(model(args.kind).model_json_schema())
     if args.json:
         print(json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}, indent=2))
     else:
         print(_text(schema))
     return 0
+
+
+def described(schema: dict[str, Any]) -> dict[str, Any]:
+    """``schema`` with the words that stand under ``Attributes:`` in each docstring moved to their keys."""
+    result = {**schema, "$defs": {name: described(inner) for name, inner in schema.get("$defs", {}).items()}}
+    if not result["$defs"]:
+        del result["$defs"]
+    text, _, attributes = inspect.cleandoc(schema.get("description", "")).partition("\nAttributes:\n")
+    result["description"] = text.strip()
+    words = dict(re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", attributes, re.M))
+    result["properties"] = {
+        name: {**field, "description": " ".join(words[name].split())} if name in words else field
+        for name, field in schema.get("properties", {}).items()
+    }
+    return result
 
 
 def _text(schema: dict[str, Any]) -> str:
@@ -67,11 +85,14 @@ def _text(schema: dict[str, Any]) -> str:
 
 
 def _one(schema: dict[str, Any]) -> str:
-    lines = [schema.get("description", "").strip(), "", "keys:"] if schema.get("description") else ["keys:"]
+    lines = [schema["description"], ""] if schema.get("description") else []
     required = set(schema.get("required", ()))
-    for name, field in schema.get("properties", {}).items():
+    for name, field in schema["properties"].items():
         default = "required" if name in required else f"default {json.dumps(field.get('default'))}"
         lines.append(f"  {name}: {_kind(field)} ({default})")
+        lines += textwrap.wrap(
+            field.get("description", ""), 96, initial_indent=" " * 6, subsequent_indent=" " * 6
+        )
     return "\n".join(lines)
 
 
