@@ -271,16 +271,25 @@ class _Distillation:
         return {"indices": [int(i) for i in chosen], "dropped": dict(dropped), **select.spread(choice)}
 
     def _gather(self, r: int) -> int:
-        """Training data of this round: what was labelled in it and before."""
+        """Data of this round: all that was labelled so far, a part of it for choosing the best weights.
+
+        The frames are diverse by choice, so that single ones may validate; whole trajectories test.
+        """
         sets = [read_frames(self._folder(k) / "label") for k in range(r + 1)]
-        frames = (s.frame(i) for s in sets for i in range(len(s)))
-        return write_data(frames, self._folder(r) / "train", self.engine, f"labelled by {self.engine.name}")
+        total = sum(len(s) for s in sets)
+        order = np.random.default_rng(parts.seed_for(self.o.seed, "valid", r)).permutation(total)
+        n_valid = min(max(1, round(self.o.train.valid_fraction * total)), total - 1)
+        folder, title = self._folder(r) / "data", f"labelled by {self.engine.name}"
+        for part, indices in (("valid", order[:n_valid]), ("train", order[n_valid:])):
+            frames = (frames_at(sets, [int(i)])[0] for i in np.sort(indices))
+            write_data(frames, folder / part, self.engine, title)
+        return total
 
     def _train(self, r: int) -> dict[str, Any]:
         from lamkit.stages import student
 
         return student.fit(
-            self._folder(r) / "train" / "data",
+            self._folder(r) / "data",
             student.head_for(self.engine, self.teacher),
             self.o.student,
             self.o.train,
@@ -310,7 +319,7 @@ class _Distillation:
         student = self._folder(best) / "student"
         for source, target in (
             (student / "checkpoints" / "best", self.out / "checkpoints" / "best"),
-            (self._folder(len(rounds) - 1) / "train" / "data", self.out / "data"),
+            (self._folder(len(rounds) - 1) / "data", self.out / "data"),
             (self.out / "parts" / "heldout" / "label" / "data", self.out / "heldout"),
         ):
             temporary = temporary_folder(target)

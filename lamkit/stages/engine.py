@@ -220,11 +220,10 @@ def resumable(out: Path, verb: str) -> Iterator[None]:
         ) from None
 
 
-def write_data(frames: Iterable[Frame], out: Path, engine: Engine | None, title: str) -> int:
-    """Write ``out/data``, unless a run that was stopped right after has written it; returns its frames."""
+def write_data(frames: Iterable[Frame], folder: Path, engine: Engine | None, title: str) -> int:
+    """Write a data set, unless a run that was stopped right after has written it; returns its frames."""
     from lamkit.data.dataset import DatasetFacts, open_dataset, write_dataset
 
-    folder = out / "data"
     if (folder / "dataset.yaml").is_file():
         return len(open_dataset(folder))
     facts = DatasetFacts(

@@ -135,7 +135,7 @@ def collect(
     """
     rows = run_tasks(tasks, engine, dynamics, out / "parts")
     frames = itertools.chain(frames_of(tasks, out / "parts"), copies)
-    n_frames = write_data(frames, out, engine, f"MD by {engine.name}")
+    n_frames = write_data(frames, out / "data", engine, f"MD by {engine.name}")
     log.info("%s", summary(rows))
     stopped = Counter(row["stopped"].split(" of ")[0] for row in rows if row["stopped"])
     return {

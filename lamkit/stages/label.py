@@ -89,7 +89,7 @@ def label(
     chunks = label_chunks(source, engine, out / "parts", chunk)
     failures = [f for path in chunks for f in parts.load_notes(path)["failed"]]
     check_failures(failures, len(source), max_failed, engine)
-    n_frames = write_data(frames_of(chunks), out, engine, f"labelled by {engine.name}")
+    n_frames = write_data(frames_of(chunks), out / "data", engine, f"labelled by {engine.name}")
     return {
         "data": str(out / "data"),
         "n_frames": n_frames,

@@ -6,6 +6,7 @@ not finite) is stopped, the reason is noted, and the frames that were sane are k
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ import numpy as np
 import pydantic
 
 from lamkit.config import Model
-from lamkit.data.frame import Frame, from_atoms
+from lamkit.data.frame import Frame, make_frame
 from lamkit.data.selection import Limits, why_not
 from lamkit.errors import UserError
 
@@ -129,7 +130,19 @@ def _keep(
     atoms: Atoms, dynamics: Dynamics, temperature: float, labels: dict[str, Any], result: Trajectory
 ) -> str | None:
     """Keep the present frame, or say why it is not sane."""
-    frame = from_atoms(atoms, **{"step": result.steps, **labels, "info": {"temperature": float(temperature)}})
+    # The dynamics goes on in these very arrays, and so do some calculators: copy them.
+    results = copy.deepcopy(atoms.calc.results)
+    fields = {"step": result.steps, **labels, "info": {"temperature": float(temperature)}}
+    frame = make_frame(
+        atoms.numbers.copy(),
+        atoms.positions.copy(),
+        atoms.cell.array.copy(),
+        atoms.pbc.copy(),
+        energy=results.get("free_energy", results.get("energy")),
+        forces=results.get("forces"),
+        stress=results.get("stress"),
+        **fields,
+    )
     reason = why_not(frame, dynamics.limits)
     if reason is None:
         result.frames.append(frame)

@@ -89,9 +89,8 @@ def run(options: Options, out: Path) -> dict[str, Any]:
             chunk=options.chunk,
             seed=options.seed,
         )
-    n_frames = write_data(
-        (source.frame(int(i)) for i in np.sort(chosen)), out, None, f"chosen from {options.data}"
-    )
+    frames = (source.frame(int(i)) for i in np.sort(chosen))
+    n_frames = write_data(frames, out / "data", None, f"chosen from {options.data}")
     log.info("%s", in_words(len(source), dropped, choice))
     return parts.finish(
         out,

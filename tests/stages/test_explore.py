@@ -64,6 +64,17 @@ def test_md_visits_new_structures_and_labels_them(starts, tmp_path):
         f"md-{i:03d}-{t}K" for i in (0, 1) for t in (300, 600)
     }
     assert np.isfinite(data.energies).sum() == 12  # perturbed copies come without labels
+    places = {data.frame(i).positions.round(9).tobytes() for i in range(len(data))}
+    assert len(places) == len(data)
+
+
+def test_frames_keep_what_was_true_when_they_were_taken():
+    found = run_trajectory(bulk("Cu", cubic=True), EMT(), Dynamics(steps=30), temperature=600, seed=0).frames
+    for frame in found:
+        atoms = Atoms(numbers=frame.numbers, positions=frame.positions, cell=frame.cell, pbc=True)
+        atoms.calc = EMT()
+        np.testing.assert_allclose(frame.forces, atoms.get_forces(), atol=1e-10)
+        assert frame.energy == pytest.approx(atoms.get_potential_energy(force_consistent=True))
 
 
 def test_thermostat_reaches_its_temperature():
