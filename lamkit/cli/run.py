@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lamkit.workflow.plan import Plan
 
 HELP = "run a workflow"
+REASON_WIDTH = 90
 EPILOG = """examples:
   lamkit run workflows/quickstart.yaml              the whole chain on the sample data
   lamkit run my.yaml --dry-run                      what would run, and why
@@ -74,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     outcomes = execute.run(source, folder, STAGES, settings)
     code = execute.exit_code(list(outcomes.values()))
-    _show_outcomes(outcomes, folder, code, args.json)
+    _show_outcomes(outcomes, folder, code, _again(args), args.json)
     return code
 
 
@@ -100,7 +101,9 @@ def _show_plan(plan: Plan, as_json: bool) -> None:
         print(json.dumps({"stages": facts}))
 
 
-def _show_outcomes(outcomes: Mapping[str, Outcome], folder: Path, code: int, as_json: bool) -> None:
+def _show_outcomes(
+    outcomes: Mapping[str, Outcome], folder: Path, code: int, again: str, as_json: bool
+) -> None:
     if all(outcome.state == "up to date" for outcome in outcomes.values()):
         log.info("%s: all %d stages are up to date; nothing to do", folder, len(outcomes))
     else:
@@ -109,7 +112,7 @@ def _show_outcomes(outcomes: Mapping[str, Outcome], folder: Path, code: int, as_
             for name, o in outcomes.items()
         ]
         log.info("\n%s", table(rows, ("stage", "outcome", "time", "reason")))
-        log.info("%s: %s", folder, _verdict(outcomes, code))
+        log.info("%s: %s", folder, _verdict(outcomes, code, again))
     if as_json:
         stages = {
             name: {"outcome": o.state, "seconds": o.seconds, "reason": o.reason, "folder": str(folder / name)}
@@ -119,14 +122,30 @@ def _show_outcomes(outcomes: Mapping[str, Outcome], folder: Path, code: int, as_
 
 
 def _first_line(reason: str, state: str) -> str:
-    return "" if state in ("up to date", "done") else reason.partition("\n")[0]
+    """What fits into the table; the whole of it was said when it happened."""
+    text = "" if state in ("up to date", "done") else reason.partition("\n")[0]
+    return text if len(text) <= REASON_WIDTH else text[: REASON_WIDTH - 1] + "…"
 
 
-def _verdict(outcomes: Mapping[str, Outcome], code: int) -> str:
+def _again(args: argparse.Namespace) -> str:
+    """The command that goes on with this run: without --from and --force, which would begin it anew."""
+    words = ["lamkit", "run", args.workflow]
+    for flag, values in (
+        ("--out", [args.out]),
+        ("--set", args.overrides),
+        ("--only", args.only),
+        ("--jobs", [args.jobs if args.jobs > 1 else None]),
+        ("--seed", [args.seed]),
+        ("--device", [args.device]),
+    ):
+        words += [str(word) for value in values if value is not None for word in (flag, value)]
+    return shlex.join(words)
+
+
+def _verdict(outcomes: Mapping[str, Outcome], code: int, again: str) -> str:
     from lamkit.workflow.folder import LOG
 
     states = [outcome.state for outcome in outcomes.values()]
-    again = shlex.join(["lamkit", *sys.argv[1:]]) if sys.argv[1:] else "the same command"
     if code == 130:
         return f"stopped; go on with: {again}"
     if code:
