@@ -7,22 +7,17 @@ a padded batch like any other (jraph's ``pad_with_graphs``).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from lamkit.data.frame import Frame, from_voigt, to_voigt, volume
 from lamkit.data.neighbors import is_periodic, neighbor_list
 from lamkit.errors import UserError
 
-if TYPE_CHECKING:
-    from lamkit.data.frame import Frame
-
 # Two atoms closer than this (Å) have no direction between them in float32.
 COINCIDENT = 1e-3
-# Voigt component k is element (ROW[k], COLUMN[k]) of the 3 x 3 tensor: xx yy zz yz xz xy.
-VOIGT_ROW = np.array([0, 1, 2, 1, 0, 0])
-VOIGT_COLUMN = np.array([0, 1, 2, 2, 2, 1])
 
 
 class Shape(NamedTuple):
@@ -152,18 +147,18 @@ def make_graph(
         )
     arms, torque_inverse = _lever(np.asarray(frame.positions, np.float64), np.asarray(frame.cell))
     periodic = is_periodic(frame.cell, frame.pbc)
-    volume = abs(float(np.linalg.det(frame.cell))) if periodic else 0.0
+    size = volume(frame) if periodic else 0.0
     return Graph(
         numbers=np.asarray(frame.numbers, dtype=np.int32),
         senders=edges.senders,
         receivers=edges.receivers,
         vectors=edges.vectors.astype(dtype),
-        volume=volume if volume > 0.0 else 1.0,
+        volume=size if size > 0.0 else 1.0,
         arms=arms.astype(dtype),
         torque_inverse=torque_inverse.astype(dtype),
         energy=None if frame.energy is None else float(frame.energy),
         forces=None if frame.forces is None else np.asarray(frame.forces, dtype=dtype),
-        stress=None if frame.stress is None or volume == 0.0 else np.asarray(frame.stress, dtype=dtype),
+        stress=None if frame.stress is None or size == 0.0 else np.asarray(frame.stress, dtype=dtype),
         cutoff=float(cutoff),
     )
 
@@ -329,23 +324,10 @@ def rotate(batch: Batch, rotations: NDArray) -> Batch:
         vectors=_turned(of_edge, batch.vectors),
         arms=_turned(of_node, batch.arms),
         forces=_turned(of_node, batch.forces),
-        stress=tensor_to_voigt(turn @ voigt_to_tensor(batch.stress) @ turn.swapaxes(1, 2)),
+        stress=to_voigt(turn @ from_voigt(batch.stress) @ turn.swapaxes(1, 2)).astype(turn.dtype),
         torque_inverse=turn @ batch.torque_inverse @ turn.swapaxes(1, 2),
     )
 
 
 def _turned(turn: NDArray, vectors: NDArray) -> NDArray:
     return np.einsum("nij,nj->ni", turn, vectors)
-
-
-def voigt_to_tensor(voigt: NDArray) -> NDArray:
-    """[..., 6] (xx yy zz yz xz xy) -> [..., 3, 3], symmetric."""
-    tensor = np.empty((*voigt.shape[:-1], 3, 3), voigt.dtype)
-    tensor[..., VOIGT_ROW, VOIGT_COLUMN] = voigt
-    tensor[..., VOIGT_COLUMN, VOIGT_ROW] = voigt
-    return tensor
-
-
-def tensor_to_voigt(tensor: NDArray) -> NDArray:
-    """[..., 3, 3] symmetric -> [..., 6] (xx yy zz yz xz xy)."""
-    return tensor[..., VOIGT_ROW, VOIGT_COLUMN]

@@ -12,6 +12,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
+from lamkit.model.gradients import MeanSquare, Silu
+
 Named = Iterator[tuple[str, Parameter]]
 
 
@@ -67,11 +69,12 @@ class LayerNorm(nn.Cell):
         self.weight = Parameter(Tensor(np.ones(width), dtype))
         self.bias = Parameter(Tensor(np.zeros(width), dtype))
         self.epsilon = Tensor(1e-5, dtype)
+        self.mean_square = MeanSquare()
 
     def construct(self, x: Tensor) -> Tensor:
         """[..., width] -> [..., width]."""
         centred = x - ops.mean(x, -1, True)
-        scale = ops.rsqrt(ops.mean(centred * centred, -1, True) + self.epsilon)
+        scale = ops.rsqrt(self.mean_square(centred) + self.epsilon)
         return centred * scale * self.weight + self.bias
 
     def named(self, prefix: str) -> Named:
@@ -87,10 +90,11 @@ class RmsNorm(nn.Cell):
         super().__init__()
         self.weight = Parameter(Tensor(np.ones(width), dtype))
         self.epsilon = Tensor(np.finfo(ms.dtype_to_nptype(dtype)).eps, dtype)
+        self.mean_square = MeanSquare()
 
     def construct(self, x: Tensor) -> Tensor:
         """[..., width] -> [..., width]."""
-        return x * ops.rsqrt(ops.mean(x * x, -1, True) + self.epsilon) * self.weight
+        return x * ops.rsqrt(self.mean_square(x) + self.epsilon) * self.weight
 
     def named(self, prefix: str) -> Named:
         """Parameters under their public names."""
@@ -99,7 +103,7 @@ class RmsNorm(nn.Cell):
 
 def activation(version: str, dtype: ms.Type) -> nn.Cell:
     """The activation of Orb ``version``."""
-    return ShiftedSoftplus(dtype) if version == "v2" else ops.silu
+    return ShiftedSoftplus(dtype) if version == "v2" else Silu()
 
 
 def norm(version: str, width: int, dtype: ms.Type) -> nn.Cell:

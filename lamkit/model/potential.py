@@ -12,7 +12,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from lamkit.data.batch import VOIGT_COLUMN, VOIGT_ROW, Batch
+from lamkit.data.batch import Batch
+from lamkit.data.frame import VOIGT_COLUMNS, VOIGT_ROWS
 from lamkit.errors import UserError, suggest
 from lamkit.model.config import TrunkConfig
 from lamkit.model.heads import SCALES, HeadStack
@@ -218,7 +219,7 @@ class Potential(nn.Cell):
         n = numbers.shape[0]
         forces = ops.unsorted_segment_sum(pull, senders, n) - ops.unsorted_segment_sum(pull, receivers, n)
         columns = ()
-        for row, column in zip(VOIGT_ROW.tolist(), VOIGT_COLUMN.tolist()):  # noqa: B905 (graph mode)
+        for row, column in zip(VOIGT_ROWS.tolist(), VOIGT_COLUMNS.tolist()):  # noqa: B905 (graph mode)
             columns = (*columns, vectors[:, row] * pull[:, column] + vectors[:, column] * pull[:, row])
         strain = ops.unsorted_segment_sum(ops.stack(columns, 1), edge_graph, volume.shape[0])
         return forces, strain / ops.expand_dims(2.0 * volume, 1)

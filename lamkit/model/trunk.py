@@ -12,6 +12,7 @@ from mindspore import Tensor, nn, ops
 
 from lamkit.model.config import TrunkConfig
 from lamkit.model.features import FEATURES, Envelope
+from lamkit.model.gradients import Gather, SegmentSum
 from lamkit.model.layers import Linear, Mlp, Named, uniform
 
 # Rows of the embedding table: atomic number is the index, 0 is the dummy of padding.
@@ -35,26 +36,33 @@ class Interaction(nn.Cell):
         self.node_mlp = Mlp(3 * width, config.hidden, width, config.version, rng, dtype)
         self.receive_gate = Linear(width, 1, rng, dtype)
         self.send_gate = Linear(width, 1, rng, dtype)
+        self.gather = Gather()
+        self.sum = SegmentSum()
 
     def construct(
         self, nodes: Tensor, edges: Tensor, cutoff: Tensor, senders: Tensor, receivers: Tensor
     ) -> tuple[Tensor, Tensor]:
         """From nodes [n_atoms, D], edges [n_edges, D] and cutoff [n_edges, 1] to updated nodes and edges."""
-        n_atoms = nodes.shape[0]
-        received = ops.sigmoid(self.receive_gate(edges)) * cutoff
-        sent = ops.sigmoid(self.send_gate(edges)) * cutoff
+        like = ops.stop_gradient(nodes)
+        gates = ops.sigmoid(self._gate_layer(edges)) * cutoff
         update = self.edge_mlp.rest(self._first_edge_layer(nodes, edges, senders, receivers))
-        gathered = ops.unsorted_segment_sum(received * update, receivers, n_atoms)
-        scattered = ops.unsorted_segment_sum(sent * update, senders, n_atoms)
+        gathered = self.sum(gates[:, :1] * update, receivers, like)
+        scattered = self.sum(gates[:, 1:] * update, senders, like)
         nodes = nodes + self.node_mlp(ops.concat((nodes, gathered, scattered), 1))
         return nodes, edges + update
+
+    def _gate_layer(self, edges: Tensor) -> Tensor:
+        """Both gates in one product: [n_edges, D] -> [n_edges, 2], receive and send."""
+        weight = ops.concat((self.receive_gate.weight, self.send_gate.weight), 0)
+        bias = ops.concat((self.receive_gate.bias, self.send_gate.bias), 0)
+        return ops.dense(edges, weight, bias)
 
     def _first_edge_layer(self, nodes: Tensor, edges: Tensor, senders: Tensor, receivers: Tensor) -> Tensor:
         """W [e, n_i, n_j] + b with W in three parts, the node parts once per node instead of per edge."""
         of_edge, of_sender, of_receiver = ops.split(self.edge_mlp.first.weight, self.width, 1)
-        at_sender = ops.gather(ops.dense(nodes, of_sender), senders, 0)
-        at_receiver = ops.gather(ops.dense(nodes, of_receiver), receivers, 0)
-        return ops.dense(edges, of_edge, self.edge_mlp.first.bias) + at_sender + at_receiver
+        at_sender = self.gather(ops.dense(nodes, of_sender, self.edge_mlp.first.bias), senders)
+        at_receiver = self.gather(ops.dense(nodes, of_receiver), receivers)
+        return ops.dense(edges, of_edge) + at_sender + at_receiver
 
     def named(self, prefix: str) -> Named:
         """Parameters under their public names."""
