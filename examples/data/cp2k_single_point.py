@@ -47,8 +47,7 @@ class Level:
         cutoff: plane-wave cutoff of the density grid, Ry.
         rel_cutoff: cutoff of the Gaussian mapping, Ry.
         eps_scf: convergence threshold of the self-consistency cycle.
-        kpoints: Monkhorst-Pack mesh, or None for the zone centre alone, which is
-            minimised with orbital transformation.
+        kpoints: Monkhorst-Pack mesh, or None for the zone centre alone.
     """
 
     functional: str
@@ -60,10 +59,9 @@ class Level:
     def describe(self) -> str:
         """One line with everything that fixes the numbers."""
         mesh = "Gamma only" if self.kpoints is None else "MP {}x{}x{}".format(*self.kpoints)
-        solver = "OT" if self.kpoints is None else "diagonalisation"
         return (
             f"GPW, DZVP-MOLOPT-SR-GTH, GTH-PBE pseudopotentials, cutoff {self.cutoff:g} Ry, "
-            f"rel_cutoff {self.rel_cutoff:g} Ry, {mesh}, {solver}, eps_scf {self.eps_scf:g}, "
+            f"rel_cutoff {self.rel_cutoff:g} Ry, {mesh}, diagonalisation, eps_scf {self.eps_scf:g}, "
             "no smearing, spin-restricted"
         )
 
@@ -185,23 +183,8 @@ def kpoint_section(level: Level) -> str:
 
 
 def scf_section(level: Level, *, guess: Path | None) -> str:
-    """Orbital transformation at the zone centre, diagonalisation with Broyden mixing on a mesh."""
+    """Diagonalisation with Broyden mixing of the density: the fewest passes over the grid, which is the cost."""
     start = "ATOMIC" if guess is None else "RESTART"
-    if level.kpoints is None:
-        return f"""    &SCF
-      SCF_GUESS {start}
-      EPS_SCF {level.eps_scf:g}
-      MAX_SCF 25
-      &OT
-        MINIMIZER DIIS
-        PRECONDITIONER FULL_SINGLE_INVERSE
-      &END OT
-      &OUTER_SCF
-        EPS_SCF {level.eps_scf:g}
-        MAX_SCF 6
-      &END OUTER_SCF
-    &END SCF
-"""
     return f"""    &SCF
       SCF_GUESS {start}
       EPS_SCF {level.eps_scf:g}
