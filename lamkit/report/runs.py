@@ -227,6 +227,17 @@ def stage_of(folder: Path) -> str | None:
     return None
 
 
+def stages(root: Path) -> list[tuple[str, str, float | None, str]]:
+    """Stages of a workflow folder in the order in which they were made: id, stage, seconds, how it stands."""
+    found = []
+    for folder in sorted((p for p in root.iterdir() if (p / "stage.json").is_file()), key=_made):
+        note, proof = read_json(folder / "stage.json"), read_json(folder / "products.json")
+        error = read_json(folder / "error.json")
+        state = "done" if proof else f"failed: {error['message']}" if error else "not over"
+        found.append((folder.name, str(note.get("stage")), proof.get("seconds"), state))
+    return found
+
+
 def versions(folders: list[Path]) -> dict[str, dict[str, Any]]:
     """Name of a folder → contents of its versions.json, of those that have one."""
     found = {folder.name: read_json(folder / "versions.json") for folder in folders}

@@ -111,6 +111,8 @@ def write(options: Options, file: Path) -> dict[str, Any]:
         )
     figures: sections.Figures = {}
     parts = compose(found, figures, file.parent)
+    if options.folder and (stages := runs.stages(Path(options.folder))):
+        parts.insert(1, html.Section("Stages", sections.stages(stages)))
     subtitle = f"{options.folder or file.parent} · LAMKit {__version__}"
     for name, png in figures.items():
         atomic_write(file.parent / "figures" / f"{name}.png", png)

@@ -197,6 +197,17 @@ def test_nothing_to_report_is_said(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_stages_of_a_workflow_stand_with_time_and_outcome(folder, capsys):
+    write_json(folder / "convert" / "stage.json", {"stage": "convert"})
+    write_json(folder / "convert" / "products.json", {"seconds": 75.0})
+    write_json(folder / "scratch" / "stage.json", {"stage": "pretrain"})
+    write_json(folder / "scratch" / "error.json", {"message": "disk full"})
+    assert main(["report", str(folder), "-q"]) == 0
+    text = Page((folder / "report.html").read_text()).text
+    assert "convertconvert1:15done" in text
+    assert "scratchpretrainfailed: disk full" in text
+
+
 def test_kinds_of_folders_are_told_apart(folder):
     found = {kind: [f.name for f in folders] for kind, folders in runs.find(folder).items()}
     assert found == {kind: [kind] for kind in ("pretrain", "finetune", "scratch", "distill", "evaluate")} | {
