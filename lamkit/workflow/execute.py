@@ -25,7 +25,7 @@ from lamkit.workflow.journal import Journal
 from lamkit.workflow.local import STOPPED, Ending, LocalWorker
 from lamkit.workflow.lock import Lock
 from lamkit.workflow.plan import Choice, Plan, Task
-from lamkit.workflow.screen import Screen
+from lamkit.workflow.screen import Screen, last_line
 from lamkit.workflow.spec import Source, fill
 
 WORKFLOW, HASHES = "workflow.yaml", ".hashes.json"
@@ -206,7 +206,9 @@ class _Run:
         if not ending.fault:
             self.log.write("done", stage=name, key=self.todo.tasks[name].key, seconds=ending.seconds)
             self.outcomes[name] = Outcome("done", ending.seconds)
-            self.screen.say(f"{name}: done in {duration(ending.seconds)}")
+            self.screen.say(
+                f"{name}: done in {duration(ending.seconds)}  {last_line(self.folder / name)}".rstrip()
+            )
             self._release(name)
             return
         state = "interrupted" if ending.fault == STOPPED else "failed"

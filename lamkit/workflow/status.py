@@ -21,7 +21,7 @@ class Standing:
         stage: Which stage it is.
         state: done, running, waiting, failed, interrupted, skipped or never run.
         seconds: Time it took, or has been running; None when not known.
-        text: Last line of its log while it runs, or the reason of a failure.
+        text: Last line of its log, or the reason of a failure.
     """
 
     id: str
@@ -75,7 +75,7 @@ def _standing(
     if record.state == "running":
         return Standing(name, stage, "interrupted", None, "its process was killed; run again to continue")
     seconds = None if record.state == "skipped" else record.seconds
-    text = record.reason if record.state in ("failed", "skipped", "interrupted") else ""
+    text = last_line(folder / name) if record.state == "done" else record.reason
     return Standing(name, stage, record.state, seconds, text)
 
 

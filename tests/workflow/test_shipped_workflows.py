@@ -1,0 +1,65 @@
+"""Every workflow that is shipped can be planned as it stands: names resolve, options are valid."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lamkit import presets
+from lamkit.errors import UserError
+from lamkit.stages import STAGES
+from lamkit.workflow import execute, graph, hashing, spec
+from lamkit.workflow.execute import Settings
+
+NAMES = sorted(path.stem for path in (presets.builtin() / "workflows").glob("*.yaml"))
+
+
+def test_the_workflows_that_the_documentation_names_are_there() -> None:
+    assert {"quickstart", "pretrain-finetune-distill", "evaluate-model"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_shipped_workflow_can_be_planned(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hashing, "contents", lambda text, cache: "")  # files are another matter
+    source = spec.load(presets.find("workflows", name))
+    plan = execute.preview(source, tmp_path / "out", STAGES, Settings())
+    assert len(plan.to_run) == len(source.workflow.stages)
+    assert source.workflow.name == name
+    assert source.workflow.description
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_files_that_a_shipped_workflow_reads_are_shipped(name: str, tmp_path: Path) -> None:
+    source = spec.load(presets.find("workflows", name))
+    try:
+        execute.preview(source, tmp_path / "out", STAGES, Settings())
+    except UserError as error:
+        pytest.fail(str(error))
+
+
+def test_the_quickstart_chains_convert_to_report() -> None:
+    built = graph.build(spec.load(presets.find("workflows", "quickstart")), STAGES)
+    names = graph.order(built)
+    kinds = [built.nodes[name]["stage"] for name in names]
+    firsts = [kinds.index(k) for k in ("convert", "pretrain", "finetune", "distill", "evaluate", "report")]
+    assert firsts == sorted(firsts)
+    assert graph.nx.ancestors(built, "report") == set(names) - {"report"}
+
+
+def test_planning_needs_no_mindspore(tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from lamkit.workflow import execute, hashing, spec\n"
+        "from lamkit import presets\n"
+        "from lamkit.stages import STAGES\n"
+        "hashing.contents = lambda text, cache: ''\n"
+        "source = spec.load(presets.find('workflows', 'quickstart'))\n"
+        "execute.preview(source, __import__('pathlib').Path('out'), STAGES, execute.Settings())\n"
+        "assert 'mindspore' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=presets.builtin())
