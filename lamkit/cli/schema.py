@@ -19,6 +19,7 @@ from lamkit.stages import STAGES
 MODELS: dict[str, str] = {
     "head": "lamkit.data.heads:HeadConfig",
     "trunk": "lamkit.model.config:TrunkConfig",
+    "student": "lamkit.model.config:TrunkConfig",
     "train": "lamkit.train.config:TrainConfig",
     "workflow": "lamkit.workflow.spec:Workflow",
 }

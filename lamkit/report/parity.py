@@ -16,7 +16,9 @@ from lamkit.errors import UserError
 from lamkit.files import atomic_write
 
 MAX_POINTS = 20_000
-QUANTITIES = ("energy", "forces", "stress")  # eV/atom, eV/Å, eV/Å³
+# Energies are per atom and less the reference energies of the elements, which span many eV and would hide
+# everything else in a plot; the differences are those of the total energies. Units: eV/atom, eV/Å, eV/Å³.
+QUANTITIES = ("energy", "forces", "stress")
 
 Pairs = dict[str, NDArray[np.float64]]  # quantity -> [2, n_points]: data, prediction
 
@@ -26,12 +28,14 @@ class ParitySample:
 
     Args:
         n_atoms: atoms of each frame that will be added, in that order, ``[n_frames]``.
+        reference: energy per atom by atomic number, eV, ``[119]``.
         seed: of the draw.
     """
 
-    def __init__(self, n_atoms: ArrayLike, seed: int = 0) -> None:
+    def __init__(self, n_atoms: ArrayLike, reference: NDArray[np.float64], seed: int = 0) -> None:
         counts = np.asarray(n_atoms, dtype=np.int64)
         rng = np.random.default_rng(seed)
+        self._reference = reference
         self._ends = np.cumsum(counts)
         self._atoms = _draw(rng, int(counts.sum()), MAX_POINTS // 3)
         self._frames = {
@@ -43,7 +47,10 @@ class ParitySample:
     def add(self, i: int, frame: Frame, prediction: Mapping[str, Any]) -> None:
         """Add frame ``i`` (its place in ``n_atoms``); labels that are missing are left out."""
         if frame.energy is not None and i in self._frames["energy"]:
-            self._keep("energy", frame.energy / len(frame), prediction["energy"] / len(frame))
+            zero = float(self._reference[frame.numbers].sum())
+            self._keep(
+                "energy", (frame.energy - zero) / len(frame), (prediction["energy"] - zero) / len(frame)
+            )
         if frame.forces is not None:
             end = int(self._ends[i])
             start = end - len(frame)

@@ -26,6 +26,7 @@ from lamkit.report.parity import QUANTITIES, Pairs
 # Okabe and Ito's colours, which colour-blind readers tell apart; black is kept for lines of reference.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#6A51A3")
 MANY = len(COLORS)  # with more heads than this, lines are thin and a map of colours is used
+MAX_ROWS = 12
 DOTS = 3000  # more points than this are drawn as density
 STYLE = {
     "font.size": 9,
@@ -42,7 +43,7 @@ STYLE = {
     "axes.titlelocation": "left",
 }
 PARITY_LABELS = {
-    "energy": ("energy", "eV/atom", 1000.0, "meV/atom"),
+    "energy": ("energy less references", "eV/atom", 1000.0, "meV/atom"),
     "forces": ("force component", "eV/Å", 1000.0, "meV/Å"),
     "stress": ("stress component", "eV/Å³", 1000.0, "meV/Å³"),
 }
@@ -138,7 +139,7 @@ def _plain_ticks(axis: Axis) -> None:
     """Write 20, 50, 100 instead of powers on a logarithmic axis that spans less than three decades."""
     low, high = axis.get_view_interval()
     if low > 0 and high / low < 1e3:
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low > 5 else range(1, 10)))
         formatter = ScalarFormatter()
         formatter.set_scientific(False)
         axis.set_major_formatter(formatter)
@@ -150,9 +151,9 @@ def parity(pairs_of_head: Mapping[str, Pairs]) -> Figure:
     """Prediction against data: a row for each head, a column for each quantity that is known.
 
     Args:
-        pairs_of_head: head → quantity → [2, n_points].
+        pairs_of_head: head → quantity → [2, n_points]; the first 12 heads are drawn.
     """
-    heads = list(pairs_of_head) or ["-"]
+    heads = list(pairs_of_head)[:MAX_ROWS] or ["-"]
     columns = [q for q in QUANTITIES if any(q in pairs for pairs in pairs_of_head.values())] or ["energy"]
     figure, axes = _figure(len(columns), 3.2 * len(columns), 3.1 * len(heads), rows=len(heads))
     for row, head in zip(axes, heads, strict=True):
@@ -183,8 +184,10 @@ def _draw_parity(ax: Axes, pair: NDArray[np.float64], quantity: str) -> None:
         ax.scatter(data, predicted, s=9, color=COLORS[0], alpha=0.5, linewidths=0)
     error = predicted - data
     mae, rmse = factor * np.abs(error).mean(), factor * np.sqrt((error**2).mean())
-    text = f"MAE {mae:.3g}\nRMSE {rmse:.3g}\n{small_unit}"
-    ax.text(0.04, 0.96, text, transform=ax.transAxes, va="top", fontsize=8)
+    text = "\n".join(
+        f"{k} {v:.0f}" if v >= 1000 else f"{k} {v:.3g}" for k, v in {"MAE": mae, "RMSE": rmse}.items()
+    )
+    ax.text(0.04, 0.96, f"{text}\n{small_unit}", transform=ax.transAxes, va="top", fontsize=8)
     ax.set(xlim=limits, ylim=limits, xlabel=f"{name}, data ({unit})", ylabel=f"predicted ({unit})")
     ax.set_aspect("equal")
 

@@ -19,7 +19,6 @@ from lamkit.report.runs import ENERGY, FORCES, Data, Distillation, Evaluation, T
 Figures = dict[str, bytes]
 
 PANELS = {"Force RMSE (meV/Å)": FORCES, "Energy RMSE (meV/atom)": ENERGY}
-MAX_PARITY = 12  # heads drawn per evaluation
 MILLI = ("energy_mae", "energy_rmse", "forces_mae", "forces_rmse", "forces_rms_target")
 SOFTWARE = [
     "Orb: M. Neumann et al., Orb: A Fast, Scalable Neural Network Potential, arXiv:2410.22570 (2024); "
@@ -52,7 +51,7 @@ def data(sets: Sequence[Data]) -> str:
             _count(d.facts.get("n_atoms")),
             _elements(d.facts.get("elements") or []),
             _level(d.facts.get("level_of_theory")),
-            ", ".join(f"{name} {_count(n)}" for name, n in (d.facts.get("labels") or {}).items()),
+            ", ".join(f"{name} {_count(n)}" for name, n in (d.facts.get("labels") or {}).items() if n),
         ]
         for d in sets
     ]
@@ -283,11 +282,13 @@ def evaluations(found: Sequence[Evaluation], figures: Figures) -> str:
     )
     parts = [html.table(headers, rows), html.paragraph(note, note=True)]
     for e in found:
-        for head in list(e.pairs)[:MAX_PARITY]:
+        for head in list(e.pairs)[: plots.MAX_ROWS]:
             drawn = plots.parity({head: e.pairs[head]})
             parts.append(_add(figures, f"parity-{e.label}-{head}", drawn, f"{e.label}, head {head}."))
-        if len(e.pairs) > MAX_PARITY:
-            text = f"The other {len(e.pairs) - MAX_PARITY} heads of {e.label} are in {e.folder}/parity.npz."
+        if len(e.pairs) > plots.MAX_ROWS:
+            text = (
+                f"The other {len(e.pairs) - plots.MAX_ROWS} heads of {e.label} are in {e.folder}/parity.npz."
+            )
             parts.append(html.paragraph(text, note=True))
     return "".join(parts)
 

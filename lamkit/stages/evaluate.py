@@ -16,7 +16,7 @@ from lamkit import config
 from lamkit.config import InputPath
 from lamkit.console import Progress, log, table
 from lamkit.data.dataset import Dataset, View, open_dataset
-from lamkit.data.frame import NUMBERS, SYMBOLS, to_atoms
+from lamkit.data.frame import NUMBERS, SYMBOLS, Frame, to_atoms
 from lamkit.errors import LamkitError, UserError
 from lamkit.files import atomic_write
 from lamkit.metrics import ErrorSums
@@ -25,6 +25,7 @@ from lamkit.report.detail import DetailFiles
 
 if TYPE_CHECKING:
     from lamkit.calculator import LamCalculator
+    from lamkit.train.checkpoint import Checkpoint
 
 ANY_HEAD = ""  # key of a data set for which no head was named
 PARTS = ("test", "valid")  # parts of a split that are fit for evaluation, best first
@@ -70,6 +71,8 @@ def run(options: Options, out: Path | None) -> dict[str, dict[str, Any]]:
     """
     if not options.data:
         raise UserError("data: name at least one data set")
+    if out is not None:
+        _refuse_other_runs(Path(out))
     sets = {key: open_dataset(evaluation_part(Path(path))) for key, path in options.data.items()}
     from lamkit.train import checkpoint
 
@@ -87,10 +90,19 @@ def run(options: Options, out: Path | None) -> dict[str, dict[str, Any]]:
         detail = stack.enter_context(DetailFiles(options.detail)) if options.detail else None
         for head, data in jobs.items():
             view = _thinned(data, options.max_frames)
-            sums, samples[head] = _measure(
-                _calculator(options, head), head, view, options.batch_atoms, detail
-            )
+            sums, sample = ErrorSums(), parity.ParitySample(view.n_atoms, known.references[head])
+            if detail is not None:
+                detail.begin(str(data.path))
+            for i, frame, predicted in _predicted(_calculator(options, head), view, options.batch_atoms):
+                sums.add(
+                    len(frame), predicted["energy"], frame.energy, predicted["forces"], frame.forces,
+                    predicted.get("stress"), frame.stress,
+                )  # fmt: skip
+                sample.add(i, frame, predicted)
+                if detail is not None:
+                    detail.add(frame, predicted)
             result[head] = {**sums.result(), "data": str(data.path)}
+            samples[head] = sample.pairs()
     if detail is not None:
         log.info("detail files: %s", ", ".join(str(p) for p in detail.written))
     if out is not None:
@@ -107,10 +119,19 @@ def evaluation_part(path: Path) -> Path:
             if (folder / part / "dataset.yaml").is_file():
                 log.info("%s is split: evaluating its part '%s'", folder, part)
                 return folder / part
+        if (folder / "train" / "dataset.yaml").is_file():
+            raise UserError(f"{folder}: has a part for training only; name {folder}/train if that is meant")
     return path
 
 
-def _head_for(key: str, data: Dataset, asked: str | None, known: Any) -> str:
+def _refuse_other_runs(out: Path) -> None:
+    """Refuse a folder whose config.yaml and result.json belong to something else."""
+    for name in ("checkpoints", "metrics.csv", "dataset.yaml", "model.safetensors"):
+        if (out / name).exists():
+            raise UserError(f"{out}: holds a model or data ({name}); --out must name another folder")
+
+
+def _head_for(key: str, data: Dataset, asked: str | None, known: Checkpoint) -> str:
     """Head that a data set is evaluated with: named with it, by ``head``, by the data, or the only one."""
     if key != ANY_HEAD:
         if asked not in (None, key):
@@ -125,7 +146,7 @@ def _head_for(key: str, data: Dataset, asked: str | None, known: Any) -> str:
     return known.head(asked)
 
 
-def _check_fit(head: str, data: Dataset, known: Any) -> None:
+def _check_fit(head: str, data: Dataset, known: Checkpoint) -> None:
     """Refuse elements that the head never saw; warn where the levels of theory differ.
 
     Raises:
@@ -159,35 +180,26 @@ def _calculator(options: Options, head: str) -> LamCalculator:
     return LamCalculator(options.model, head=head, device=options.device)
 
 
-def _measure(
-    calculator: LamCalculator, head: str, view: View, batch_atoms: int, detail: DetailFiles | None
-) -> tuple[ErrorSums, parity.Pairs]:
-    """Predict every frame of ``view``; errors and a sample of pairs."""
-    sums, sample = ErrorSums(), parity.ParitySample(view.n_atoms)
-    if detail is not None:
-        detail.begin(str(view.path))
-    done = 0
-    with Progress(len(view), f"evaluating {head}") as progress:
+def _predicted(
+    calculator: LamCalculator, view: View, batch_atoms: int
+) -> Iterator[tuple[int, Frame, dict[str, Any]]]:
+    """Each frame of ``view`` with its place and what the model predicts for it.
+
+    Raises:
+        LamkitError: a prediction that is not a number.
+    """
+    with Progress(len(view), f"evaluating {calculator.head}") as progress:
         for batch in batches(view.n_atoms, batch_atoms):
             frames = [view.frame(int(i)) for i in batch]
             predictions = calculator.predict([to_atoms(frame) for frame in frames])
             for i, frame, predicted in zip(batch, frames, predictions, strict=True):
                 if not np.isfinite(predicted["energy"]) or not np.isfinite(predicted["forces"]).all():
                     raise LamkitError(
-                        f"head '{head}' predicts a number that is not finite for frame {frame.step} of "
-                        f"{frame.source}: atoms may be too close there, or the training of the model diverged"
+                        f"head '{calculator.head}' predicts a number that is not finite for frame {frame.step} "
+                        f"of {frame.source}: atoms may be too close there, or the training of the model diverged"
                     )
-                stress = predicted.get("stress")
-                sums.add(
-                    len(frame), predicted["energy"], frame.energy, predicted["forces"], frame.forces,
-                    stress, frame.stress,
-                )  # fmt: skip
-                sample.add(int(i), frame, predicted)
-                if detail is not None:
-                    detail.add(frame, predicted)
-            done += len(batch)
-            progress.update(done)
-    return sums, sample.pairs()
+                yield int(i), frame, predicted
+            progress.update(int(batch[-1]) + 1)
 
 
 def batches(n_atoms: NDArray[np.integer], batch_atoms: int) -> Iterator[NDArray[np.int64]]:

@@ -113,7 +113,7 @@ def write(options: Options, file: Path) -> dict[str, Any]:
     parts = compose(found, figures, file.parent)
     if options.folder and (stages := runs.stages(Path(options.folder))):
         parts.insert(1, html.Section("Stages", sections.stages(stages)))
-    subtitle = f"{options.folder or file.parent} · LAMKit {__version__}"
+    subtitle = f"{Path(options.folder or file.parent).resolve()} · LAMKit {__version__}"
     for name, png in figures.items():
         atomic_write(file.parent / "figures" / f"{name}.png", png)
     atomic_write(file, html.page(options.title, subtitle, parts))

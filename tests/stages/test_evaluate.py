@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tiny
 
+from lamkit import config
 from lamkit.cli import main
 from lamkit.data.dataset import open_dataset, write_dataset
 from lamkit.data.frame import from_atoms
@@ -73,10 +74,12 @@ def test_parity_file_holds_data_and_prediction(model, data, tmp_path):
         "energy": (2, 8), "forces": (2, 96), "stress": (2, 48),
     }  # fmt: skip
     np.testing.assert_allclose(pairs["forces"][0] - pairs["forces"][1], 0.2, atol=SAME)
+    np.testing.assert_allclose(pairs["energy"][0] - pairs["energy"][1], 0.01, atol=SAME)
+    assert np.abs(pairs["energy"]).max() < 100  # the references of 500 and 1000 eV are taken off
 
 
 def test_parity_samples_are_thinned_and_whole_atoms():
-    sample = parity.ParitySample(np.full(5000, 4))
+    sample = parity.ParitySample(np.full(5000, 4), np.zeros(119))
     atoms = tiny.metals(1)[0]
     for i in range(5000):
         forces = np.full((4, 3), float(i))
@@ -155,6 +158,12 @@ def test_a_failure_leaves_no_detail_file(model, data, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("sets", ["some/set", {"a": "some/set"}])
+def test_a_workflow_sees_every_path_that_is_read(sets):
+    options = config.parse(evaluate.Options, {"model": "run", "data": sets})
+    assert config.input_paths(options) == ["run", "some/set"]
+
+
 def test_the_batch_size_changes_nothing(model, data):
     results = [
         evaluate.run(evaluate.Options(model=str(model), data=str(data["metals"]), batch_atoms=n), None)
@@ -179,6 +188,20 @@ def test_a_split_folder_stands_for_its_test_part(model, data, tmp_path):
     result = evaluate.run(options, None)["metals"]
     assert result["n_frames"] == 1
     assert result["data"].endswith("/test")
+
+
+def test_a_training_part_is_not_taken_for_a_test(model, data, tmp_path):
+    whole = open_dataset(data["metals"])
+    write_dataset((whole.frame(i) for i in range(3)), tmp_path / "parts" / "train", whole.facts)
+    with pytest.raises(UserError, match="training only"):
+        evaluate.run(evaluate.Options(model=str(model), data=str(tmp_path / "parts")), None)
+
+
+def test_the_folder_of_a_model_is_not_overwritten(model, data):
+    before = (model / "config.yaml").read_bytes()
+    with pytest.raises(UserError, match="another folder"):
+        evaluate.run(evaluate.Options(model=str(model), data=str(data["metals"])), model)
+    assert (model / "config.yaml").read_bytes() == before
 
 
 def test_the_head_is_told_by_the_data_or_by_the_user(model, data, tmp_path):
