@@ -21,6 +21,8 @@ CONSERVATIVE_OUTPUTS = {"energy": 1}
 DIRECT_OUTPUTS = {"energy": 1, "forces": 3, "stress": 6}
 # Columns of the table of normalisers; diag and offdiag are the two halves of a Voigt stress.
 SCALES = ("energy", "forces", "stress_diag", "stress_offdiag")
+# Size of a head's last layer at the start, relative to the others.
+LAST_LAYER = 0.05
 # Tensors that make one output network: weight and bias of its two layers.
 PER_NETWORK = 4
 
@@ -124,10 +126,13 @@ def _scale_names() -> list[str]:
 
 
 def _start(config: TrunkConfig, outputs: dict[str, int], rng: np.random.Generator) -> list[np.ndarray]:
-    """Starting weights of one head: every value uniform in +-1/sqrt(n_in)."""
+    """Starting weights of one head: uniform in +-1/sqrt(n_in), the last layer 20 times smaller.
+
+    So a new model begins by predicting its references, and no step is spent on unlearning noise.
+    """
     arrays = []
     for n_out in outputs.values():
         for n_in, width in ((config.latent, config.head_hidden), (config.head_hidden, n_out)):
-            bound = n_in**-0.5
+            bound = n_in**-0.5 * (LAST_LAYER if width == n_out else 1.0)
             arrays += [rng.uniform(-bound, bound, (width, n_in)), rng.uniform(-bound, bound, width)]
     return arrays

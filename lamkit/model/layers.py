@@ -14,6 +14,7 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from lamkit.model.gradients import MeanSquare, Silu
 
+START_GAIN, START_BIAS = 1.5, 0.1
 Named = Iterator[tuple[str, Parameter]]
 
 
@@ -23,12 +24,18 @@ def uniform(rng: np.random.Generator, shape: tuple[int, ...], bound: float, dtyp
 
 
 class Linear(nn.Cell):
-    """y = x W^T + b, with PyTorch's default start: W and b uniform in +-1/sqrt(n_in)."""
+    """y = x W^T + b.
+
+    W starts uniform with standard deviation 1.5/sqrt(n_in), b nearly zero. PyTorch's default, with which the
+    public models began (W and b uniform in +-1/sqrt(n_in)), shrinks a signal threefold in each layer and lets
+    the biases, which know nothing of the structure, drive what the norms then blow up: from it, training on
+    small data stands still for hundreds of steps.
+    """
 
     def __init__(self, n_in: int, n_out: int, rng: np.random.Generator, dtype: ms.Type) -> None:
         super().__init__()
-        self.weight = uniform(rng, (n_out, n_in), n_in**-0.5, dtype)
-        self.bias = uniform(rng, (n_out,), n_in**-0.5, dtype)
+        self.weight = uniform(rng, (n_out, n_in), START_GAIN * (3.0 / n_in) ** 0.5, dtype)
+        self.bias = uniform(rng, (n_out,), START_BIAS * n_in**-0.5, dtype)
 
     def construct(self, x: Tensor) -> Tensor:
         """[..., n_in] -> [..., n_out]."""
@@ -89,7 +96,8 @@ class RmsNorm(nn.Cell):
     def __init__(self, width: int, dtype: ms.Type) -> None:
         super().__init__()
         self.weight = Parameter(Tensor(np.ones(width), dtype))
-        self.epsilon = Tensor(np.finfo(ms.dtype_to_nptype(dtype)).eps, dtype)
+        precision = np.float64 if dtype == ms.float64 else np.float32
+        self.epsilon = Tensor(np.finfo(precision).eps, dtype)
         self.mean_square = MeanSquare()
 
     def construct(self, x: Tensor) -> Tensor:
