@@ -1,0 +1,124 @@
+"""Neighbour lists against ASE's, and the cases that break naive lists."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ase.build import bulk, fcc111, molecule
+from ase.neighborlist import neighbor_list as ase_neighbor_list
+
+from lamkit.data.neighbors import neighbor_list
+from lamkit.errors import UserError
+
+
+def rattled(atoms, seed=0):
+    atoms.rattle(0.15, seed=seed)
+    return atoms
+
+
+def slab():
+    return rattled(fcc111("Cu", (2, 2, 3), vacuum=6.0))
+
+
+def slab_without_third_vector():
+    atoms = slab()
+    atoms.cell[2] = 0.0
+    return atoms
+
+
+def wire():
+    atoms = rattled(bulk("Al", cubic=True))
+    atoms.pbc = (False, False, True)
+    return atoms
+
+
+def far_outside():
+    atoms = rattled(bulk("NaCl", "rocksalt", a=5.6))
+    atoms.positions += [[31.0, -17.0, 8.0], [-60.0, 4.0, 0.0]]
+    return atoms
+
+
+STRUCTURES = {
+    "primitive cell far smaller than the cutoff": lambda: bulk("Cu"),
+    "triclinic": lambda: rattled(bulk("Ti", "hcp", a=2.9, c=4.6)),
+    "slab": slab,
+    "slab without a third vector": slab_without_third_vector,
+    "wire": wire,
+    "molecule": lambda: rattled(molecule("CH3CH2OH")),
+    "atoms outside of the cell": far_outside,
+}
+
+
+def edge_set(senders, receivers, shifts):
+    return set(zip(senders.tolist(), receivers.tolist(), map(tuple, shifts.tolist()), strict=True))
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_edges_are_those_of_ase(name):
+    atoms = STRUCTURES[name]()
+    edges = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, 5.5)
+    i, j, shifts = ase_neighbor_list("ijS", atoms, 5.5)
+    assert len(edges.senders) == len(i) > 0
+    assert edge_set(edges.senders, edges.receivers, edges.shifts) == edge_set(i, j, shifts)
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_vectors_lead_from_sender_to_receiver_image(name):
+    atoms = STRUCTURES[name]()
+    edges = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, 5.5)
+    expected = (
+        atoms.positions[edges.receivers] + edges.shifts @ atoms.cell.array - atoms.positions[edges.senders]
+    )
+    np.testing.assert_allclose(edges.vectors, expected, atol=1e-10)
+    np.testing.assert_allclose(edges.distances, np.linalg.norm(expected, axis=1), atol=1e-10)
+
+
+def test_edges_are_sorted_by_sender_then_distance():
+    atoms = rattled(bulk("Cu", cubic=True))
+    edges = neighbor_list(atoms.positions, atoms.cell.array, True, 6.0)
+    assert (np.diff(edges.senders) >= 0).all()
+    same = np.diff(edges.senders) == 0
+    assert (np.diff(edges.distances)[same] >= 0).all()
+
+
+def test_the_nearest_neighbors_are_kept():
+    atoms = rattled(bulk("Cu", cubic=True))
+    everything = neighbor_list(atoms.positions, atoms.cell.array, True, 6.0)
+    kept = neighbor_list(atoms.positions, atoms.cell.array, True, 6.0, max_neighbors=7)
+    for atom in range(len(atoms)):
+        nearest = np.sort(everything.distances[everything.senders == atom])[:7]
+        np.testing.assert_array_equal(kept.distances[kept.senders == atom], nearest)
+
+
+def test_a_lone_atom_has_no_neighbors_but_its_periodic_images():
+    assert len(neighbor_list([[0, 0, 0]], np.zeros((3, 3)), False, 5.0).senders) == 0
+    images = neighbor_list([[0, 0, 0]], 3.0 * np.eye(3), True, 4.0)
+    assert len(images.senders) == 6
+    assert set(images.senders) == set(images.receivers) == {0}
+
+
+def test_no_atoms_and_atoms_out_of_reach_give_an_empty_list():
+    for positions in (np.zeros((0, 3)), [[0, 0, 0], [0, 0, 9.0]]):
+        edges = neighbor_list(positions, np.zeros((3, 3)), False, 5.0, max_neighbors=3)
+        assert [len(array) for array in edges] == [0] * 5
+        assert edges.vectors.shape == edges.shifts.shape == (0, 3)
+
+
+def test_a_cell_of_zeros_is_not_periodic_whatever_pbc_says():
+    edges = neighbor_list([[0, 0, 0], [0, 0, 1.0]], np.zeros((3, 3)), True, 5.0)
+    assert len(edges.senders) == 2
+
+
+@pytest.mark.parametrize(
+    "cell", [np.diag([4.0, 4.0, 0.0]), [[4, 0, 0], [8, 0, 0], [0, 0, 4]]], ids=["zero", "parallel"]
+)
+def test_a_periodic_axis_without_its_own_vector_is_an_error_not_a_crash(cell):
+    with pytest.raises(UserError, match="no independent lattice vector"):
+        neighbor_list([[0, 0, 0], [0, 0, 1.0]], np.asarray(cell, float), True, 5.0)
+
+
+def test_positions_and_cells_that_are_not_finite_are_named():
+    with pytest.raises(UserError, match="atom 1"):
+        neighbor_list([[0, 0, 0], [0, np.nan, 1.0]], np.zeros((3, 3)), False, 5.0)
+    with pytest.raises(UserError, match="not finite"):
+        neighbor_list([[0, 0, 0]], np.full((3, 3), np.inf), True, 5.0)
