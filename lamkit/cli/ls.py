@@ -61,10 +61,16 @@ def _about(path: Path) -> str:
         return "(not valid YAML)"
     if not isinstance(data, dict):
         return "(empty)"
-    for key in ("description", "level_of_theory", "title"):
+    for key in ("description", "title"):
         if data.get(key):
             return _shorten(data[key])
-    return ""
+    return _comment(path)
+
+
+def _comment(path: Path) -> str:
+    """First sentence of the comment at the top of a file; presets have no key for a description."""
+    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    return _shorten(first.lstrip("# ")) if first.startswith("#") else ""
 
 
 def _shorten(value: Any, width: int = 60) -> str:

@@ -28,7 +28,7 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C
 MANY = len(COLORS)  # with more heads than this, lines are thin and a map of colours is used
 MAX_ROWS = 12
 DOTS = 3000  # more points than this are drawn as density
-STYLE = {
+STYLE: Any = {  # keys of rcParams
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
