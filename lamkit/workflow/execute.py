@@ -93,14 +93,19 @@ def run(source: Source, folder: Path, stages: Mapping[str, str], settings: Setti
         UserError: before anything runs: a mistake in the workflow, or another run in this folder.
     """
     folder = folder.resolve()
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file; --out names a folder")
     cache = hashing.HashCache(folder / HASHES)
-    preview(source, folder, stages, settings, cache=cache)  # mistakes are told before a folder is made
-    folder.mkdir(parents=True, exist_ok=True)
+    if not folder.exists():  # mistakes are told before a folder is made
+        preview(source, folder, stages, settings, cache=cache)
+        folder.mkdir(parents=True)
     with Lock(folder) as lock:
         stage_folder.sweep(folder)
         log = Journal(folder)
         try:
-            todo = preview(source, folder, stages, settings, cache=cache)  # again: nobody else writes now
+            todo = preview(source, folder, stages, settings, cache=cache)
+            for name in todo.to_run:
+                stage_folder.refuse_foreign(folder / name)
             cache.save()
             _copy_workflow(source, folder)
             _adopt(todo, folder, log)

@@ -13,6 +13,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from lamkit.errors import UserError
 from lamkit.files import atomic_write
 
 STAGE, LOG, RESULT, PRODUCTS, ERROR = "stage.json", "stage.log", "result.json", "products.json", "error.json"
@@ -62,6 +63,21 @@ def damage(folder: Path, key: str) -> str:
         if found != size:
             return f"product {name} changed: {size} → {found} bytes"
     return ""
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Never remove what a stage has not made: a user's own folder of the same name.
+
+    Raises:
+        UserError: ``folder`` holds something, and no stage wrote it.
+    """
+    if folder.is_dir() and ((folder / STAGE).is_file() or not any(folder.iterdir())):
+        return
+    if folder.exists():
+        raise UserError(
+            f"{folder}: exists, and no workflow made it; the stage '{folder.name}' would replace it. "
+            "Give another folder with --out, or rename it."
+        )
 
 
 def clear(folder: Path) -> None:

@@ -1,14 +1,9 @@
-"""A stage made ready: options filled in and checked, and the key that decides whether it has to run.
-
-The key of a stage is a hash over its name, its resolved options, the contents of the files it reads, the
-keys of the stages whose products it reads, and LAMKit's version. Where files lie is not part of it.
-"""
+"""A stage made ready: its options filled in and checked, and the key that decides whether it has to run."""
 
 from __future__ import annotations
 
 import importlib
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -16,15 +11,13 @@ from typing import Any
 
 import networkx as nx
 
-from lamkit import __version__, config, presets
+from lamkit import config, presets
 from lamkit.errors import UserError
 from lamkit.workflow import graph as graphs
 from lamkit.workflow import hashing
-from lamkit.workflow.spec import PLACES, Source, fill
-
-RESUME = "resume"
-# The worker says so to the stage; it changes nothing about the result, so it is not part of the key.
-_NOT_IN_KEY = (RESUME,)
+from lamkit.workflow import identity as identities
+from lamkit.workflow.identity import RESUME
+from lamkit.workflow.spec import Source, fill
 
 
 @dataclass(frozen=True)
@@ -64,15 +57,16 @@ def make_all(
     """
     tasks: dict[str, Task] = {}
     problems = []
-    names = {**source.places, **{name: str(folder / name) for name in graph}}
+    lines, heads = _lines_by_stage(source), presets.files("heads")
     for name in graphs.order(graph):
-        spec = source.workflow.stages[name]
+        spec, inputs = source.workflow.stages[name], graphs.inputs(graph, name)
+        places = {**source.places, **{other: str(folder / other) for other in inputs}}
         try:
             model = options_class(spec.stage, stages[spec.stage])
-            options = _with_common(model, fill(spec.options, names), common)
-            checked = config.parse(model, options, origin=str(source.path), lines=_lines_below(source, name))
-            upstream = {other: tasks[other].key for other in graphs.inputs(graph, name) if other in tasks}
-            identity = _identity(spec.stage, checked, names, upstream, cache)
+            options = _with_common(model, fill(spec.options, places), common)
+            checked = config.parse(model, options, origin=str(source.path), lines=lines[name])
+            upstream = {other: tasks[other].key for other in inputs if other in tasks}
+            identity = identities.of(spec.stage, checked, places, upstream, heads, cache)
         except hashing.MissingInput as error:
             where = source.where("stages", name, "with", *_place_of(error.text, options))
             problems.append(f"{where}: {error}  (stage {name})")
@@ -135,78 +129,12 @@ def _with_common(
     return options
 
 
-def _lines_below(source: Source, name: str) -> dict[config.Place, int]:
-    """Lines of the options of a stage, places counted from its ``with``."""
-    top = ("stages", name, "with")
-    lines = {place[3:]: line for place, line in source.lines.items() if place[:3] == top}
-    return lines or {(): source.lines.get(("stages", name), 1)}
-
-
-def _identity(
-    stage: str,
-    options: config.Model,
-    names: Mapping[str, str],
-    upstream: Mapping[str, str],
-    cache: hashing.HashCache,
-) -> dict[str, Any]:
-    """Everything that decides about the result, as plain data without any absolute place."""
-    products = tuple(place for name, place in names.items() if name not in PLACES)
-    outside = [text for text in dict.fromkeys(config.input_paths(options)) if not _lies_in(text, products)]
-    bare = _bare_names(outside)
-    plain = {key: value for key, value in config.dump(options).items() if key not in _NOT_IN_KEY}
-    return {
-        "stage": stage,
-        "options": _without_places(plain, names, bare),
-        "inputs": {bare[text]: hashing.contents(text, cache) for text in outside},
-        "heads": _heads_named(plain, cache),
-        "upstream": dict(upstream),
-        "version": __version__,
-    }
-
-
-def _heads_named(options: Any, cache: hashing.HashCache) -> dict[str, str]:
-    """Hash of the YAML of every head whose name stands in the options: it holds loss weights and facts."""
-    words = set(_words(options))
-    return {name: cache.file(path) for name, path in presets.files("heads").items() if name in words}
-
-
-def _words(value: Any) -> Iterator[str]:
-    """All keys and strings of nested plain data."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from (key, *_words(item))
-    elif isinstance(value, list):
-        for item in value:
-            yield from _words(item)
-
-
-def _lies_in(text: str, folders: Iterable[str]) -> bool:
-    return any(text == folder or text.startswith(f"{folder}/") for folder in folders)
-
-
-def _bare_names(inputs: Iterable[str]) -> dict[str, str]:
-    """Input → its name without the folder; inputs of one name are numbered."""
-    bare: dict[str, str] = {}
-    for text in inputs:
-        name = Path(text).name
-        twins = sum(Path(other).name == name for other in bare)
-        bare[text] = f"{name} ({twins + 1})" if twins else name
-    return bare
-
-
-def _without_places(value: Any, names: Mapping[str, str], bare: Mapping[str, str]) -> Any:
-    """Folders turned back into ``${id}`` and inputs into their bare names."""
-    if isinstance(value, str):
-        if value in bare:
-            return bare[value]
-        # of folders within one another the innermost counts
-        for name in sorted(names, key=lambda name: -len(names[name])):
-            value = re.sub(re.escape(names[name]) + r"(?![\w.-])", f"${{{name}}}", value)
-        return value
-    if isinstance(value, dict):
-        return {key: _without_places(item, names, bare) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_places(item, names, bare) for item in value]
-    return value
+def _lines_by_stage(source: Source) -> dict[str, dict[config.Place, int]]:
+    """For every stage the lines of its options, places counted from its ``with``."""
+    found: dict[str, dict[config.Place, int]] = {}
+    for name in source.workflow.stages:
+        found[name] = {(): source.lines.get(("stages", name), 1)}
+    for place, line in source.lines.items():
+        if len(place) > 2 and place[0] == "stages" and place[2] == "with" and place[1] in found:
+            found[str(place[1])][place[3:]] = line
+    return found

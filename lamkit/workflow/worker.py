@@ -51,7 +51,8 @@ def main(arguments: list[str]) -> int:
 def _run(folder: Path) -> None:
     from lamkit import config, console
     from lamkit.workflow import folder as stage_folder
-    from lamkit.workflow.task import RESUME, load_stage
+    from lamkit.workflow.identity import RESUME
+    from lamkit.workflow.task import load_stage
 
     start = time.monotonic()
     console.setup()

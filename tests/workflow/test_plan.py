@@ -9,7 +9,7 @@ from shop import Shop
 
 import lamkit
 from lamkit.errors import UserError
-from lamkit.workflow import execute, plan, spec, task
+from lamkit.workflow import execute, identity, plan, spec, task
 from lamkit.workflow.execute import Settings
 from lamkit.workflow.plan import Choice
 
@@ -100,7 +100,7 @@ def test_logs_and_files_of_the_user_do_not_count_as_products(ran: Shop) -> None:
 
 
 def test_another_version_of_lamkit_is_a_reason(ran: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(task, "__version__", "9.9")
+    monkeypatch.setattr(identity, "__version__", "9.9")
     assert why(ran)["a"] == f"lamkit version changed {lamkit.__version__} → 9.9"
 
 
