@@ -218,17 +218,24 @@ def _collect(value: Any, annotation: Any, metadata: Sequence[Any], found: list[s
     elif isinstance(value, Model):
         found.extend(input_paths(value))
     elif isinstance(value, dict):
-        arguments = typing.get_args(annotation)
         for item in value.values():
-            _collect(item, arguments[1] if len(arguments) > 1 else None, metadata, found)
+            _collect(item, _inner(annotation, dict, 1), metadata, found)
     elif isinstance(value, list | tuple):
-        arguments = typing.get_args(annotation)
         for item in value:
-            _collect(item, arguments[0] if arguments else None, metadata, found)
+            _collect(item, _inner(annotation, (list, tuple), 0), metadata, found)
     elif isinstance(value, str):
         inner = any(_marked(a) for a in _annotated_alternatives(annotation))
         if inner or any(isinstance(m, _PathMark) for m in metadata):
             found.append(value)
+
+
+def _inner(annotation: Any, origin: Any, place: int) -> Any:
+    """Annotation of the items of a container; in a union, of the alternative that is such a container."""
+    kinds = origin if isinstance(origin, tuple) else (origin,)
+    for kind in _annotated_alternatives(annotation):
+        if typing.get_origin(kind) in kinds:
+            return typing.get_args(kind)[place]
+    return None
 
 
 def _annotated_alternatives(annotation: Any) -> list[Any]:

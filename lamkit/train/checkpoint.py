@@ -151,12 +151,12 @@ def write(
     folder = Path(folder)
     temporary = temporary_folder(folder)
     try:
-        arrays = {name: np.ascontiguousarray(a) for name, a in checkpoint.weights.items()}
+        arrays = {name: np.asarray(a, order="C") for name, a in checkpoint.weights.items()}
         for head in checkpoint.heads:
             arrays[f"references.{head}"] = np.ascontiguousarray(checkpoint.references[head], dtype=np.float64)
         save_file(arrays, temporary / MODEL, metadata={"format": "lamkit", "version": str(FORMAT)})
         if optimizer is not None:
-            save_file({k: np.ascontiguousarray(v) for k, v in optimizer.items()}, temporary / OPTIMIZER)
+            save_file({k: np.asarray(v, order="C") for k, v in optimizer.items()}, temporary / OPTIMIZER)
         resolved = {
             **checkpoint.config,
             "format": FORMAT,

@@ -68,7 +68,8 @@ class LearningCurve:
             path.write_text(self._header())
         else:
             lines = path.read_text().splitlines(keepends=True)
-            kept = [line for line in lines if line.startswith("#") or _step(line) <= keep_until]
+            whole = [line for line in lines if line.endswith("\n")]  # the last one may be torn
+            kept = [line for line in whole if line.startswith("#") or _step(line) <= keep_until]
             path.write_text("".join(kept))
 
     def _header(self) -> str:
@@ -104,7 +105,7 @@ def _step(line: str) -> int:
     try:
         return int(line.split()[0])
     except (IndexError, ValueError):
-        return 1 << 62  # a torn last line goes
+        return 1 << 62
 
 
 class MetricsFile:

@@ -28,9 +28,10 @@ from lamkit.train.config import TrainConfig
 from lamkit.train.interrupt import StopSignal
 from lamkit.train.prefetch import prefetch
 from lamkit.train.records import LearningCurve, MetricsFile, write_versions
+from lamkit.train.standing import Recent, Standing
 from lamkit.train.step import TrainStep, tensors
 from lamkit.train.tasks import Task, describe
-from lamkit.train.validate import Errors, Validator, score
+from lamkit.train.validate import Validator, score
 
 
 @dataclass
@@ -66,20 +67,6 @@ class Run:
         return [] if self.start is None else [h for h in self.start.heads if h not in names]
 
 
-@dataclass
-class Standing:
-    """Where the run stands; what ``state.json`` holds."""
-
-    step: int = 0
-    minutes: float = 0.0
-    best: float = math.inf
-    best_step: int = 0
-    head_steps: list[int] = field(default_factory=list)
-    sampler: list[tuple[int, int]] = field(default_factory=list)
-    errors: dict[str, Errors] = field(default_factory=dict)
-    best_errors: dict[str, Errors] = field(default_factory=dict)
-
-
 def train(run: Run, *, resume: bool = False) -> dict[str, Any]:
     """Train and return the result; everything is written to ``run.out``.
 
@@ -109,7 +96,7 @@ class _Trainer:
 
     def __init__(self, run: Run, resume: bool) -> None:
         self.r, self.c = run, run.config
-        names = [t.name for t in run.tasks]
+        self.names = names = [t.name for t in run.tasks]
         frames = {t.name: len(t.train) for t in run.tasks}
         self.chances = probabilities(frames, exponent=self.c.sampling_exponent, weights=self.c.weights)
         log.info("%s", describe(list(run.tasks), self.chances, self.c.max_steps))
@@ -137,7 +124,8 @@ class _Trainer:
         self.validator = Validator(run.tasks, self.buckets, run.trunk, self.c.valid_frames)
         self.step = TrainStep(self.potential, self.average, self.c)
         self.predictor = Predictor(self.average)
-        self.at = Standing(head_steps=[0] * len(names), sampler=[(0, 0)] * len(names))
+        self.at = Standing.at_start(len(names))
+        self.recent = Recent(len(names))
         if resume and (run.out / "checkpoints" / "last").is_dir():
             self._resume()
         self._open_records()
@@ -196,10 +184,8 @@ class _Trainer:
             raise UserError(
                 f"{folder}: optimizer state {error} is missing; start with --from instead"
             ) from None
-        state = saved.state
-        self.at = Standing(**{k: v for k, v in state.items() if k in Standing.__dataclass_fields__})
-        if self.at.best is None:
-            self.at.best = math.inf
+        self.at = Standing.of_json(saved.state)
+        self.recent.load(self.at.recent)
         self.sampler.positions = [Position(*p) for p in self.at.sampler]
         log.info("resuming %s at step %d", self.r.out, self.at.step)
 
@@ -216,9 +202,8 @@ class _Trainer:
     def run(self) -> dict[str, Any]:
         """The loop: draw, step, now and then log, validate, save."""
         began, first, c = time.monotonic() - 60 * self.at.minutes, self.at.step, self.c
-        sums = _Recent(len(self.r.tasks))
         if first == 0:
-            self._validate(began, sums, rate=0.0)
+            self._validate(began, 0.0)
         batches = prefetch(self.sampler.item, first, c.max_steps)
         with StopSignal() as stop, Progress(c.max_steps, "step") as bar:
             bar.first = first
@@ -231,13 +216,18 @@ class _Trainer:
                     rate = schedule.learning_rate(item.step, done, c)
                     values = self._one(item, rate)
                     self._check(values, item)
-                    sums.add(item.head, values)
+                    self.recent.add(item.head, values)
                     self._advance(item, minutes)
                     bar.update(self.at.step, self._where(minutes))
                     if self.at.step % c.log_every == 0:
-                        log.debug("step %d: %s, lr %.2e", self.at.step, sums.text(self.r.tasks), rate)
+                        log.debug(
+                            "step %d: %s, lr %.2e",
+                            self.at.step,
+                            self.recent.text(self.names),
+                            rate,
+                        )
                     if self.at.step % c.valid_every == 0 and self.at.step < c.max_steps:
-                        self._validate(began, sums, rate)
+                        self._validate(began, rate)
                     if stop.received:
                         self._save("last")
                         raise Interrupted(f"saved at step {self.at.step}; go on with {self.r.resume_hint}")
@@ -246,7 +236,7 @@ class _Trainer:
                         self._save_step()
             finally:
                 batches.close()
-        self._validate(began, sums, schedule.learning_rate(self.at.step, 1.0, c))
+        self._validate(began, schedule.learning_rate(self.at.step, 1.0, c))
         self._save("last")
         return self._result(time.monotonic() - began, first)
 
@@ -299,7 +289,7 @@ class _Trainer:
 
     # -- validating and saving --------------------------------------------------------------------
 
-    def _validate(self, began: float, sums: _Recent, rate: float) -> None:
+    def _validate(self, began: float, rate: float) -> None:
         errors = self.validator.errors(self.predictor)
         seconds, step = time.monotonic() - began, self.at.step
         for name, found in errors.items():
@@ -308,8 +298,8 @@ class _Trainer:
             n: (_nan(e["forces_rmse"]), _nan(e["energy_rmse"]), _nan(e["forces_rmse"]))
             for n, e in errors.items()
         }
-        self.curve.write(step, valid, sums.rmse(self.r.tasks), rate)
-        sums.reset()
+        self.curve.write(step, valid, self.recent.rmse(self.names), rate)
+        self.recent.reset()
         self.at.errors = errors
         found = score(errors, self.r.tasks)
         rows = [
@@ -358,8 +348,7 @@ class _Trainer:
             for task in self.r.tasks:
                 if task.name in start.elements:
                     elements[task.name] = sorted({*elements[task.name], *start.elements[task.name]})
-        state = {k: getattr(self.at, k) for k in Standing.__dataclass_fields__}
-        state["best"] = None if math.isinf(self.at.best) else self.at.best
+        self.at.recent = self.recent.dump()
         return Checkpoint(
             self.r.out,
             self.r.trunk,
@@ -369,7 +358,7 @@ class _Trainer:
             heads,
             elements,
             self.r.resolved,
-            state,
+            self.at.to_json(),
         )
 
     def _result(self, seconds: float, first: int) -> dict[str, Any]:
@@ -387,36 +376,6 @@ class _Trainer:
             "chances": self.chances,
             "shapes": [list(s) for s in self.buckets.shapes],
         }
-
-
-class _Recent:
-    """Squared errors of the training batches since the last validation, per head."""
-
-    def __init__(self, n_heads: int) -> None:
-        self.n_heads = n_heads
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget everything."""
-        self.sums, self.counts = np.zeros((self.n_heads, 3)), np.zeros(self.n_heads)
-
-    def add(self, head: int, values: tuple[float, ...]) -> None:
-        """Count one batch."""
-        self.sums[head] += values[2:5]
-        self.counts[head] += 1
-
-    def rmse(self, tasks: Sequence[Task]) -> dict[str, tuple[float, float, float]]:
-        """Per head that was drawn: (forces as the total, energy, forces)."""
-        found = {}
-        for k, task in enumerate(tasks):
-            if self.counts[k]:
-                energy, forces, _ = np.sqrt(self.sums[k] / self.counts[k])
-                found[task.name] = (float(forces), float(energy), float(forces))
-        return found
-
-    def text(self, tasks: Sequence[Task]) -> str:
-        """Force errors of the heads for a log line."""
-        return ", ".join(f"{name} F {1000 * v[2]:.0f} meV/Å" for name, v in self.rmse(tasks).items())
 
 
 def _of_heads(saved: Checkpoint, names: Sequence[str]) -> dict[str, Any]:

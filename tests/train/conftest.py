@@ -1,0 +1,1 @@
+from toy_data import emt_data  # noqa: F401
