@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 TOUCHING = 0.1  # Å; atoms closer than this are an error of the structure, not physics
-BATCH_EDGES = 12_000  # edges of one batched evaluation; one frame may have more
+BATCH_EDGES = 14_000  # fills a shape of 2**14 edges of one batched evaluation; one frame may have more
 PATIENCE = 20  # calls with a shape that is too large, before one that fits is compiled
 WASTE = 1.3  # ratio of padded to real work that is not worth another compiled shape
 MAX_SHAPES = 8  # every compiled shape keeps its own memory
@@ -237,12 +237,15 @@ def _work(shape: Shape) -> int:
 
 
 def _roomy(shape: Shape) -> Shape:
-    """``shape`` with room to grow: an eighth more edges, on a grid of eighths of powers of two."""
-    return Shape(
-        _grid(shape.n_atoms - 1) + 1,
-        _grid(shape.n_edges + shape.n_edges // 8),
-        2 if shape.n_graphs == 2 else _grid(shape.n_graphs - 1) + 1,
-    )
+    """``shape`` with room to grow.
+
+    One structure, as in MD: an eighth more edges, on a grid of eighths of powers of two. Batches come in
+    every size: powers of two, so that a handful of shapes serves them all.
+    """
+    if shape.n_graphs == 2:
+        return Shape(_grid(shape.n_atoms - 1) + 1, _grid(shape.n_edges + shape.n_edges // 8), 2)
+    atoms, edges, graphs = (1 << max(n - 1, 1).bit_length() for n in shape)
+    return Shape(atoms, max(edges, 1024), graphs)
 
 
 def _grid(n: int) -> int:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from lamkit import config
 from lamkit.config import InputPath, Model
 from lamkit.console import log
-from lamkit.data.frame import Frame
+from lamkit.data.frame import SYMBOLS, Frame
 from lamkit.data.selection import Limits
 from lamkit.errors import UserError
 from lamkit.files import replace_folder, temporary_folder
@@ -189,14 +189,31 @@ class _Distillation:
         head = options.head or default_head(self.teacher, given=options.teacher is not None)
         self.engine: Engine = load_engine(str(path), head, None, options.device)
         log.info("teacher: %s, %s", self.engine.name, ", ".join(self.engine.calculator.elements))  # type: ignore[attr-defined]
-        folders = options.starts or [default_starts(self.teacher, self.engine.head, out / "parts" / "sample")]
-        self.sources = [read_frames(f) for f in folders]
+        self.sources = [read_frames(f) for f in options.starts]
+        self._check_elements()
+        parts.start(out, options)
+        if not self.sources:
+            cache = out / "parts" / "sample"
+            self.sources = [read_frames(default_starts(self.teacher, self.engine.head, cache))]
         tests = options.heldout.n_starts
         total = sum(len(s) for s in self.sources)
         order = np.random.default_rng(parts.seed_for(options.seed, "starts")).permutation(total)
         self.tests = self._starts(order[:tests])
         self.pool = order[tests:] if total > tests else order  # few structures: other seeds must do
         self.heldout = read_frames(self._explore_heldout())
+
+    def _check_elements(self) -> None:
+        """Every start is made of elements that the teacher's head knows, before any time is spent."""
+        known = set(self.teacher.elements[self.engine.head])
+        for path, source in zip(self.o.starts, self.sources, strict=True):
+            for i in range(len(source)):
+                unknown = {SYMBOLS[z] for z in source.frame(i).numbers} - known
+                if unknown:
+                    raise UserError(
+                        f"{path}, frame {i}: {', '.join(sorted(unknown))}: head '{self.engine.head}' of "
+                        f"{self.teacher.path} knows {', '.join(sorted(known))}. Take another head, other "
+                        "starts, or fine-tune the head on such data first"
+                    )
 
     # -- one round --------------------------------------------------------------------------------
 

@@ -120,6 +120,7 @@ def run(options: Options, out: Path) -> dict[str, Any]:
     starts = [enlarge(f, options.min_atoms) for f in chosen]
     tasks = plan(starts, options.temperatures, options.seed)
     copies = perturbed(starts, options.perturb, options.seed, options.dynamics)
+    parts.start(out, options)
     with resumable(out, "explore"):
         result = collect(tasks, copies, engine, options.dynamics, out)
     return parts.finish(out, result)

@@ -77,6 +77,7 @@ def run(options: Options, out: Path) -> dict[str, Any]:
         return finished
     source = read_frames(options.data)
     engine = load_engine(options.model, options.head, options.calculator, options.device)
+    parts.start(out, options)
     with resumable(out, "label"):
         result = label(source, engine, out, options.chunk, options.max_failed)
     return parts.finish(out, result)

@@ -20,12 +20,12 @@ from lamkit.data.frame import Frame
 from lamkit.errors import UserError
 from lamkit.files import atomic_write
 
-FINISHED = "result.json"
+FINISHED, PLAN = "result.json", "parts/plan.json"
 IGNORED = {"resume", "device"}  # options that do not change what is computed
 
 
 def begin(out: Path, options: Model, resume: bool, stage: str) -> dict[str, Any] | None:
-    """Open the run folder of a stage.
+    """Look at the run folder of a stage before anything is loaded; nothing is written.
 
     Args:
         out: the folder.
@@ -39,8 +39,7 @@ def begin(out: Path, options: Model, resume: bool, stage: str) -> dict[str, Any]
     Raises:
         UserError: the folder holds a run and ``resume`` is not set, or one with other options.
     """
-    plan = out / "parts" / "plan.json"
-    wanted = {k: v for k, v in dump(options).items() if k not in IGNORED}
+    plan, wanted = out / PLAN, _lasting(options)
     if plan.is_file():
         if not resume:
             raise UserError(
@@ -57,10 +56,17 @@ def begin(out: Path, options: Model, resume: bool, stage: str) -> dict[str, Any]
             return json.loads((out / FINISHED).read_text())
     elif (out / "dataset.yaml").exists() or (out / "data").exists():
         raise UserError(f"{out}: holds data already; give another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    write_yaml(out / "config.yaml", options)
-    atomic_write(plan, json.dumps(wanted, indent=1))
     return None
+
+
+def start(out: Path, options: Model) -> None:
+    """Make the run folder, once all that the user gave has been found to be right."""
+    write_yaml(out / "config.yaml", options)
+    atomic_write(out / PLAN, json.dumps(_lasting(options), indent=1))
+
+
+def _lasting(options: Model) -> dict[str, Any]:
+    return {k: v for k, v in dump(options).items() if k not in IGNORED}
 
 
 def finish(out: Path, result: dict[str, Any]) -> dict[str, Any]:

@@ -77,14 +77,16 @@ def run(options: Options, out: Path) -> dict[str, Any]:
         raise UserError(
             "select: method farthest needs a model for its features (model: PATH), or method: random"
         )
-    source = read_frames(options.data)
+    source, calculator = read_frames(options.data), _calculator(options)
+    taken = [read_frames(path) for path in options.taken]
+    parts.start(out, options)
     with resumable(out, "select"):
         chosen, choice, dropped = choose(
             source,
-            _calculator(options),
+            calculator,
             options.n_frames,
             options.limits,
-            [read_frames(path) for path in options.taken],
+            taken,
             out / "parts",
             chunk=options.chunk,
             seed=options.seed,

@@ -1,0 +1,251 @@
+"""Distillation with a tiny teacher: rounds, stopping, resuming; not quality, which takes minutes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+import tiny
+
+from lamkit.calculator import LamCalculator
+from lamkit.cli import main
+from lamkit.data.dataset import open_dataset
+from lamkit.errors import Interrupted, UserError
+from lamkit.stages import distill, explore, label, student
+from lamkit.stages.engine import FrameList, frames_at
+from lamkit.train import checkpoint
+
+# Direct forces: compiles in half the time of a conservative student.
+STUDENT = {
+    "output": "direct",
+    "repulsion": False,
+    "latent": 6,
+    "hidden": 8,
+    "layers": 1,
+    "head_hidden": 4,
+    "cutoff": 3.0,
+    "bessel": 3,
+    "lmax": 1,
+}
+TRAIN = {"max_steps": 6, "batch_atoms": 16, "warmup_steps": 1, "valid_every": 3, "save_every": 3}
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory) -> Path:
+    return tiny.write_model(tmp_path_factory.mktemp("distill") / "teacher")
+
+
+@pytest.fixture(scope="module")
+def starts(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("starts") / "starts.xyz"
+    ase.io.write(path, tiny.metals(6))
+    return path
+
+
+def options(model: Path, structures: Path, **more) -> distill.Options:
+    given = {
+        "teacher": str(model),
+        "head": "metals",
+        "student": STUDENT,
+        "starts": [str(structures)],
+        "n_starts": 2,
+        "temperatures": [200.0],
+        "heldout": {"n_starts": 2, "temperatures": [300.0]},
+        "dynamics": {"steps": 12, "save_every": 3},
+        "perturb": {"n": 1},
+        "min_atoms": 4,
+        "n_frames": 6,
+        "rounds": 2,
+        "criterion": {"fraction": 1e-6},
+        "train": TRAIN,
+        "speed_atoms": 4,
+    }
+    return distill.Options(**{**given, **more})
+
+
+@pytest.fixture(scope="module")
+def interrupted_and_resumed(teacher, starts, tmp_path_factory):
+    """A run of two rounds, stopped in the training of the second, then resumed: folder, result, what ran."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    fit, trajectory, frames = student.fit, explore.run_trajectory, label.label_frames
+    ran: dict[str, list] = {"before": [], "after": []}
+
+    def watch(stage: str, stop_at: int, patch: pytest.MonkeyPatch) -> None:
+        def stopping_fit(*args, **kwargs):
+            if len([x for x in ran[stage] if x == "train"]) == stop_at:
+                raise KeyboardInterrupt
+            ran[stage].append("train")
+            return fit(*args, **kwargs)
+
+        patch.setattr(student, "fit", stopping_fit)
+        patch.setattr(
+            explore,
+            "run_trajectory",
+            lambda *a, **k: ran[stage].append(k["labels"]["group"]) or trajectory(*a, **k),
+        )
+        patch.setattr(label, "label_frames", lambda *a: ran[stage].append("label") or frames(*a))
+
+    with pytest.MonkeyPatch.context() as patch:
+        watch("before", 1, patch)
+        with pytest.raises(Interrupted, match="--resume"):
+            distill.run(options(teacher, starts), out)
+    with pytest.MonkeyPatch.context() as patch:
+        watch("after", 99, patch)
+        result = distill.run(options(teacher, starts, resume=True), out)
+    return out, result, ran
+
+
+def test_resume_redoes_no_trajectory_label_or_round(interrupted_and_resumed):
+    _, _, ran = interrupted_and_resumed
+    trajectories = [x for x in ran["before"] if x not in ("train", "label")]
+    assert len(trajectories) == len(set(trajectories)) == 2 + 2 * 2
+    assert ran["before"].count("label") == 3  # held out, round 1, round 2
+    assert ran["after"] == ["train"]
+
+
+def test_criterion_not_met_is_said_plainly(interrupted_and_resumed):
+    _, result, _ = interrupted_and_resumed
+    assert result["converged"] is False
+    assert [row["round"] for row in result["rounds"]] == [1, 2]
+    assert "NOT CONVERGED" in distill.tables.summary(result)
+
+
+def test_later_rounds_add_frames(interrupted_and_resumed):
+    out, result, _ = interrupted_and_resumed
+    counts = [row["frames"] for row in result["rounds"]]
+    assert (
+        counts[0]
+        < counts[1]
+        == len(open_dataset(out / "data" / "train")) + len(open_dataset(out / "data" / "valid"))
+    )
+
+
+def test_held_out_trajectories_are_never_trained_on(interrupted_and_resumed):
+    out, _, _ = interrupted_and_resumed
+    heldout, train = open_dataset(out / "heldout"), open_dataset(out / "data" / "train")
+    groups = [{d.group_names[g] for g in d.groups} for d in (heldout, train)]
+    assert groups[0]
+    assert not groups[0] & groups[1]
+    places = [{d.frame(i).positions.tobytes() for i in range(len(d))} for d in (heldout, train)]
+    assert not places[0] & places[1]
+
+
+def test_labels_are_the_teachers(interrupted_and_resumed, teacher):
+    out, _, _ = interrupted_and_resumed
+    data = open_dataset(out / "data" / "train")
+    assert data.facts.level_of_theory.method.startswith("teacher")
+    frame = data.frame(0)
+    from lamkit.data.frame import to_atoms
+
+    predicted = LamCalculator(teacher, head="metals").predict([to_atoms(frame)])[0]
+    np.testing.assert_allclose(frame.forces, predicted["forces"], atol=1e-5)
+    assert frame.energy == pytest.approx(predicted["energy"], abs=1e-3)
+
+
+def test_student_is_an_ordinary_checkpoint_with_one_head(interrupted_and_resumed):
+    out, result, _ = interrupted_and_resumed
+    read = checkpoint.read(out)
+    assert read.heads == ("metals",)
+    assert "teacher" in read.head_configs["metals"].level_of_theory.method
+    assert read.trunk.latent == STUDENT["latent"]
+    calculator = LamCalculator(out)
+    predicted = calculator.predict(tiny.metals(1))[0]
+    assert np.isfinite(predicted["forces"]).all()
+    assert result["parameters"]["student"] == calculator.n_parameters
+
+
+def test_result_holds_errors_and_speed_of_both(interrupted_and_resumed):
+    out, result, _ = interrupted_and_resumed
+    assert json.loads((out / "result.json").read_text()) == result
+    assert result["forces_rmse"] == min(row["heldout_forces_rmse"] for row in result["rounds"])
+    low, high = result["rounds"][0]["heldout_forces_rmse_interval"]
+    assert low <= result["rounds"][0]["heldout_forces_rmse"] <= high
+    for name in ("teacher", "student"):
+        assert result["speed"]["models"][name]["us_per_step_atom"] > 0
+
+
+def test_finished_run_is_not_repeated(interrupted_and_resumed, teacher, starts):
+    out, result, _ = interrupted_and_resumed
+    assert distill.run(options(teacher, starts, resume=True), out) == result
+
+
+def test_killed_after_the_last_round_only_the_end_is_done_again(
+    interrupted_and_resumed, teacher, starts, tmp_path, monkeypatch
+):
+    out, result, _ = interrupted_and_resumed
+    copy = tmp_path / "copy"
+    shutil.copytree(out, copy)
+    (copy / "result.json").unlink()
+    shutil.rmtree(copy / "checkpoints")
+    monkeypatch.setattr(student, "fit", lambda *a, **k: pytest.fail("trained again"))
+    again = distill.run(options(teacher, starts, resume=True), copy)
+    assert again["rounds"] == result["rounds"]
+    assert (copy / "checkpoints" / "best" / "model.safetensors").is_file()
+
+
+def test_rounds_end_when_the_criterion_is_met(
+    interrupted_and_resumed, teacher, starts, tmp_path, monkeypatch
+):
+    trained = interrupted_and_resumed[0] / "parts" / "round-0" / "student"
+
+    def as_before(data, head, trunk, config, out, **rest):
+        shutil.copytree(trained, out, dirs_exist_ok=True)
+        return {"steps": 6}
+
+    monkeypatch.setattr(student, "fit", as_before)
+    labelled = label.run(
+        label.Options(data=str(starts), model=str(teacher), head="metals"), tmp_path / "labelled"
+    )
+    loose = {"forces_rmse": 1e6}
+    given = options(teacher, starts, criterion=loose, rounds=5, data=labelled["data"])
+    result = distill.run(given, tmp_path / "out")
+    assert result["converged"] is True
+    assert len(result["rounds"]) == 1
+    assert result["true_labels"]["teacher"]["forces_rmse"] < 1e-5
+    assert result["true_labels"]["student"]["forces_rmse"] > 1e-5
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"teacher": "nowhere"}, "no such checkpoint"),
+        ({"head": None}, "several heads"),
+        ({"head": "metal"}, "Did you mean 'metals'"),
+        ({"head": "water"}, "head 'water' .* knows H, O"),
+        ({"starts": ["nowhere.xyz"]}, "nowhere.xyz: no such file"),
+    ],
+)
+def test_wrong_input_is_explained(teacher, starts, tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        distill.run(options(teacher, starts, **changes), tmp_path / "out")
+    assert not (tmp_path / "out").exists()  # the corrected command can use the same folder
+
+
+def test_command_line_reports_wrong_options_with_the_cure(teacher, starts, tmp_path, capsys):
+    flags = ["distill", "--teacher", str(teacher), "--starts", str(starts), "--out", str(tmp_path / "out")]
+    assert main([*flags, "--head", "metals", "--student", "orb-narow"]) == 2
+    assert "Did you mean 'orb-narrow'" in capsys.readouterr().err
+    assert main([*flags, "--temperatures", "hot"]) == 2
+    assert "300,600" in capsys.readouterr().err
+    assert main([*flags, "--set", "train.max_step=5"]) == 2
+    assert "Did you mean 'max_steps'" in capsys.readouterr().err
+    assert main(["distill", "--out", str(tmp_path / "out"), "--resume"]) == 2
+    assert "no run to resume" in capsys.readouterr().err
+
+
+def test_train_defaults_stay_where_only_one_key_is_given():
+    given = distill.Options(train={"max_steps": 7})
+    assert given.train.max_steps == 7
+    assert given.train.batch_atoms == distill.DEFAULT_TRAIN["batch_atoms"]
+
+
+def test_frames_are_counted_over_all_sources():
+    from lamkit.data.frame import from_atoms
+
+    images = [from_atoms(a, step=i) for i, a in enumerate(tiny.metals(5))]
+    sources = [FrameList(images[:2]), FrameList(images[2:])]
+    assert [f.step for f in frames_at(sources, [4, 0, 2])] == [4, 0, 2]
