@@ -37,6 +37,8 @@ def log_to(path: str | Path) -> logging.Handler:
     handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     log.addHandler(handler)
+    if log.level == logging.NOTSET:  # used from Python, without the command line
+        log.setLevel(logging.INFO)
     return handler
 
 

@@ -1,0 +1,134 @@
+"""Does it learn? Six levels of theory at once, then a seventh data set from few frames.
+
+1. Real DFT data of six heads (mlearn Mo, Li, Si: PBE; MAPbI3: SCAN; water: PBE0; carbon: LDA) are converted and
+   split by group into train, valid and test.
+2. The CPU preset is pre-trained on all six for --minutes; errors are on the test parts, beside the error of
+   predicting zero forces.
+3. A set left out (3BPA, wB97X) is learned from --frames frames: fine-tuned from that model, and from random
+   weights, at equal steps; errors are on frames of the set that neither has seen.
+
+Run: python benchmarks/learns.py --shared ../shared --out lamkit-learns
+The tables are printed and written to OUT/table.md; benchmarks/RESULTS.md keeps them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+HEADS = {
+    "Mo": "mlearn/Mo",
+    "Li": "mlearn/Li",
+    "Si": "mlearn/Si",
+    "MAPbI3": "dpgen_MAPbI3_SCAN/sys.000",
+    "water": "deepmd_water",
+    "carbon": "carbon_GAP17_LDA",
+}
+LEFT_OUT = {"bpa": "3bpa_wB97X", "mn15": "nopbc_MN15/C3H3O4"}
+
+
+def lamkit(*arguments: str) -> dict:
+    """Run a verb; its JSON result."""
+    command = [sys.executable, "-m", "lamkit", *arguments, "--json"]
+    print("$ lamkit", *arguments, flush=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def prepare(shared: Path, out: Path) -> dict[str, Path]:
+    """Convert and split every data set, once."""
+    parts = {}
+    for name, source in {**HEADS, **LEFT_OUT}.items():
+        parts[name] = out / "parts" / name
+        if not parts[name].exists():
+            lamkit("data", "convert", str(shared / "data" / source), "--out", str(out / "data" / name), "-q")
+            lamkit("data", "split", str(out / "data" / name), "--out", str(parts[name]), "--test", "0.1", "-q")
+    return parts
+
+
+def evaluate(model: Path, data: dict[str, Path]) -> dict:
+    """Errors on the test parts."""
+    flags = [f"--data={name}={path}" for name, path in data.items()]
+    return lamkit("evaluate", str(model), *flags, "-q")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shared", type=Path, default=Path("../shared"))
+    parser.add_argument("--out", type=Path, default=Path("lamkit-learns"))
+    parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--frames", type=int, default=50)
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--trunk", default="orb-v3-small")
+    parser.add_argument("--left-out", default="bpa,mn15")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    parts = prepare(args.shared, args.out)
+    six = {name: parts[name] for name in HEADS}
+    base = args.out / "pretrain"
+    if not (base / "result.json").exists():
+        lamkit(
+            "pretrain", "--multitask", "--trunk", args.trunk, "--out", str(base),
+            *[f"--data={n}={p}" for n, p in six.items()],
+            "--set", f"train.max_minutes={args.minutes}", "--set", "train.max_steps=1000000",
+        )  # fmt: skip
+    lines = multitask_table(evaluate(base, six))
+    for name in args.left_out.split(","):
+        lines += ["", *few_shot(name, parts[name], base, args)]
+    text = "\n".join(lines) + "\n"
+    (args.out / "table.md").write_text(text)
+    print(text)
+
+
+def multitask_table(errors: dict) -> list[str]:
+    """Markdown table of the six heads, with the factor below predicting zero."""
+    lines = ["| head | test frames | E MAE meV/atom | F RMSE zero meV/Å | F RMSE meV/Å | factor | stress MAE meV/Å³ |"]
+    lines.append("|---|---|---|---|---|---|---|")
+    logs = []
+    for name, e in errors.items():
+        factor = e["forces_rms_target"] / e["forces_rmse"]
+        logs.append(math.log(factor))
+        stress = "–" if e["stress_mae"] is None else f"{1000 * e['stress_mae']:.2f}"
+        lines.append(
+            f"| {name} | {e['n_frames']} | {1000 * e['energy_mae']:.1f} | {1000 * e['forces_rms_target']:.0f} "
+            f"| {1000 * e['forces_rmse']:.0f} | {factor:.2f} | {stress} |"
+        )
+    lines.append(f"| geometric mean | | | | | {math.exp(sum(logs) / len(logs)):.2f} | |")
+    return lines
+
+
+def few_shot(name: str, data: Path, base: Path, args: argparse.Namespace) -> list[str]:
+    """Fine-tuning against training from random weights on the same frames for the same steps."""
+    steps = [
+        "--set", f"train.max_steps={args.steps}", "--set", "train.batch_atoms=96", "--set", "train.valid_every=100",
+        "--set", "train.warmup_steps=50",
+    ]  # fmt: skip
+    rows = []
+    for rate in ("0.0005", "0.001", "0.002"):
+        common = [*steps, "--set", f"train.learning_rate={rate}"]
+        tuned, scratch = (args.out / f"{name}-{kind}-{rate}" for kind in ("finetune", "scratch"))
+        if not (tuned / "result.json").exists():
+            lamkit("finetune", "--head", name, "--from", str(base), "--data", str(data), "--frames", str(args.frames),
+                   "--out", str(tuned), *common)  # fmt: skip
+        if not (scratch / "result.json").exists():
+            lamkit("pretrain", "--data", f"{name}={data}", "--trunk", args.trunk, "--out", str(scratch),
+                   "--set", f"n_frames={args.frames}", *common)  # fmt: skip
+        for kind, run in (("fine-tuned", tuned), ("from scratch", scratch)):
+            e = evaluate(run, {name: data})[name]
+            rows.append((kind, rate, e))
+    lines = [f"{name}: {args.frames} frames, {args.steps} steps each", ""]
+    lines += ["| start | learning rate | E MAE meV/atom | F MAE meV/Å | F RMSE meV/Å |", "|---|---|---|---|---|"]
+    for kind, rate, e in sorted(rows, key=lambda r: r[0]):
+        lines.append(
+            f"| {kind} | {rate} | {1000 * e['energy_mae']:.1f} | {1000 * e['forces_mae']:.0f} "
+            f"| {1000 * e['forces_rmse']:.0f} |"
+        )
+    return lines
+
+
+if __name__ == "__main__":
+    main()
