@@ -132,7 +132,8 @@ def _start(config: TrunkConfig, outputs: dict[str, int], rng: np.random.Generato
     """
     arrays = []
     for n_out in outputs.values():
-        for n_in, width in ((config.latent, config.head_hidden), (config.head_hidden, n_out)):
-            bound = n_in**-0.5 * (LAST_LAYER if width == n_out else 1.0)
+        layers = ((config.latent, config.head_hidden, 1.0), (config.head_hidden, n_out, LAST_LAYER))
+        for n_in, width, size in layers:
+            bound = size * n_in**-0.5
             arrays += [rng.uniform(-bound, bound, (width, n_in)), rng.uniform(-bound, bound, width)]
     return arrays

@@ -14,7 +14,7 @@ from lamkit.model.inference import Predictor, predict_batch
 
 TIGHT = 1e-10
 FINITE_DIFFERENCE = 1e-7
-STEP = 1e-3  # Å, or strain
+STEP = 4e-4  # Å, or strain
 
 
 @pytest.fixture(scope="module")
