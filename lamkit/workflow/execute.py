@@ -111,7 +111,7 @@ def run(source: Source, folder: Path, stages: Mapping[str, str], settings: Setti
             _adopt(todo, folder, log)
             if not todo.to_run:
                 return {name: _resting(decision) for name, decision in todo.decisions.items()}
-            command = [Path(sys.argv[0]).name, *sys.argv[1:]]
+            command = ["lamkit", *sys.argv[1:]]
             log.write(
                 "run",
                 workflow=str(source.path.resolve()),
