@@ -51,5 +51,5 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if given["head"] is None and not args.config:
         raise UserError("which head? --head NAME (lamkit show CKPT lists those of a checkpoint)")
     samples = not args.config and not args.data
-    opts = options(finetune.Options, args, given, default_train="sample-finetune" if samples else None)
+    opts = options(finetune.Options, args, given, {"train": "sample-finetune" if samples else "finetune"})
     return finetune.run(opts, run_folder(args, "lamkit-finetune"))

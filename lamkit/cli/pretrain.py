@@ -16,6 +16,8 @@ EPILOG = """examples:
 A data set is made by 'lamkit data convert'. A head without a YAML file takes its facts from its data set.
 'lamkit schema pretrain' prints the keys of a config file, 'lamkit ls configs' the presets."""
 
+DEFAULTS = {"trunk": "orb-v3-small", "train": "pretrain"}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb."""
@@ -45,7 +47,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "init": args.init,
     }
     samples = not args.config and not args.data
-    opts = options(pretrain.Options, args, given, default_train="sample-pretrain" if samples else None)
+    defaults = {"trunk": "orb-v3-tiny", "train": "sample-pretrain"} if samples else DEFAULTS
+    opts = options(pretrain.Options, args, given, defaults)
     n_heads = len(opts.heads if opts.heads is not None else opts.data) or 5
     if n_heads > 1 and not args.multitask and not args.resume:
         raise UserError(

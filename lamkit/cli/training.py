@@ -15,7 +15,7 @@ M = TypeVar("M", bound=config.Model)
 
 
 def options(
-    cls: type[M], args: argparse.Namespace, given: Mapping[str, Any], default_train: str | None = None
+    cls: type[M], args: argparse.Namespace, given: Mapping[str, Any], presets_of: Mapping[str, str]
 ) -> M:
     """Options of a stage: the CONFIG file, then ``--set``, then the flags that were given.
 
@@ -23,7 +23,7 @@ def options(
         cls: the stage's ``Options``.
         args: parsed arguments with ``config``, ``overrides``, ``seed``, ``device``, ``resume``.
         given: options that stand on the command line as flags; None means not given.
-        default_train: preset of ``configs/train`` where neither file nor flags choose one.
+        presets_of: key → preset that holds where neither file nor flags choose one; ``--set`` changes its keys.
     """
     data: dict[str, Any] = {}
     lines: Mapping[Any, int] = {}
@@ -38,16 +38,14 @@ def options(
             raise UserError(f"{path}:1: expected 'key: value' lines, found {type(data).__name__}")
         data.pop("verb", None)  # config.yaml of an earlier run may be used as it is
         data.pop("began_as", None)
-    if default_train is not None:
-        train = data.get("train")
-        if train is None:
-            data["train"] = {"preset": default_train}
-    data = config.override(data, args.overrides)
-    if args.seed is not None:
-        data = config.override(data, [f"train.seed={args.seed}"])
     for key, value in given.items():
         if value is not None:
             data[key] = value
+    for key, preset in presets_of.items():
+        data.setdefault(key, {"preset": preset})
+    data = config.override(data, args.overrides)
+    if args.seed is not None:
+        data = config.override(data, [f"train.seed={args.seed}"])
     data["device"] = args.device
     data["resume"] = args.resume
     return config.parse(cls, data, origin=origin, lines=lines)
