@@ -101,7 +101,7 @@ def rattle(start: Atoms, *, n: int, seed: int) -> list[tuple[float, Atoms]]:
     """Amplitude (Å) and geometry of ``n`` copies with every coordinate displaced at random."""
     random = np.random.default_rng(seed)
     pairs = []
-    for amplitude in random.uniform(0.03, 0.12, n):
+    for amplitude in random.uniform(0.02, 0.07, n):
         atoms = Atoms(start.symbols, positions=start.positions)
         atoms.positions += random.normal(scale=amplitude, size=(len(atoms), 3))
         pairs.append((round(float(amplitude), 4), atoms))
@@ -135,14 +135,22 @@ def draw_geometries(name: str, *, seed: int) -> list[Atoms]:
 
 
 def geometries(name: str, *, level: str, seed: int, work: Path) -> list[Atoms]:
-    """The geometries of one molecule for one level, drawn once and then read from ``work``."""
+    """The geometries of one molecule for one level, drawn once and then read from ``work``.
+
+    Of the half-way frames, in random order, every other one serves both DFT levels.
+    """
     kept = work / f"{name}-seed{seed}.extxyz"
     if not kept.exists():
         write(kept, draw_geometries(name, seed=seed), format="extxyz")
     frames = read(kept, ":")
-    half_way = frames[1::4] + frames[3::4]
+    if level == "gfn2":
+        return frames[::2]
+    half_way = frames[1::2]
+    np.random.default_rng([seed, *name.encode()]).shuffle(half_way)
     third = len(half_way) // 3
-    return {"gfn2": frames[::2], "wb97x": half_way[: 2 * third], "pbe": half_way[third:]}[level]
+    shared, *own = (half_way[i * third : (i + 1) * third] for i in range(3))
+    pairs = zip(shared, own[level == "pbe"], strict=True)
+    return list(chain.from_iterable(pairs))
 
 
 def in_turn(lists: list[list[Atoms]]) -> Iterator[Atoms]:
