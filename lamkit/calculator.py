@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 TOUCHING = 0.1  # Å; atoms closer than this are an error of the structure, not physics
-BATCH_EDGES = 14_000  # fills a shape of 2**14 edges of one batched evaluation; one frame may have more
+BATCH_EDGES = 14_000  # of one batched evaluation, which fills a shape of 2**14; one frame may have more
 PATIENCE = 20  # calls with a shape that is too large, before one that fits is compiled
 WASTE = 1.3  # ratio of padded to real work that is not worth another compiled shape
 MAX_SHAPES = 8  # every compiled shape keeps its own memory
@@ -74,7 +74,8 @@ class LamCalculator(Calculator):
         potential = self._predictor.potential
         weights = [*potential.trunk_parameters(), *potential.head_parameters()]
         self.n_parameters = int(sum(p.size for p in weights))
-        self._shapes = Shapes()
+        # A narrow network costs the same for 20 edges as for 200: let small molecules share a shape.
+        self._shapes = Shapes(floor=min(256, 2**19 // (self.trunk.latent * self.trunk.hidden)))
         self._skin = SkinList(self.trunk.cutoff, self.trunk.max_neighbors, skin)
 
     def calculate(
@@ -88,6 +89,12 @@ class LamCalculator(Calculator):
         frame = self._checked(self.atoms)
         result = self._evaluate([frame], [self._graph(frame)], latent=False)[0]
         self.results = {**result, "free_energy": result["energy"]}
+
+    def reset(self) -> None:
+        """Forget the last structure and its neighbours; what is compiled stays."""
+        super().reset()
+        if hasattr(self, "_skin"):  # ASE calls this before the checkpoint is read, too
+            self._skin.forget()
 
     def predict(self, atoms: Sequence[Atoms], latent: bool = False) -> list[dict[str, Any]]:
         """Evaluate many structures in batches.
@@ -209,10 +216,14 @@ class Shapes:
 
     A structure goes into the smallest shape that holds it. When that wastes much work again and again, a
     shape that fits is added. New shapes have some room, so that MD does not outgrow them.
+
+    Args:
+        floor: edges that every shape has at least.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, floor: int = 1) -> None:
         self.shapes: list[Shape] = []
+        self.floor = floor
         self._misfits: Counter[Shape] = Counter()
 
     def fit(self, needed: Shape) -> Shape:
@@ -220,6 +231,9 @@ class Shapes:
         holding = [s for s in self.shapes if all(a >= b for a, b in zip(s, needed, strict=True))]
         best = min(holding, key=_work, default=None)
         roomy = _roomy(needed)
+        roomy = roomy._replace(
+            n_atoms=max(roomy.n_atoms, self.floor // 16 + 1), n_edges=max(roomy.n_edges, self.floor)
+        )
         if best is not None:
             if _work(best) <= WASTE * _work(roomy) or len(self.shapes) >= MAX_SHAPES:
                 return best

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from ase import Atoms, units
 from ase.build import bulk, molecule
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from ase.md.verlet import VelocityVerlet
 
 from lamkit.calculator import LamCalculator, Shapes
@@ -101,7 +100,8 @@ def test_stress_is_the_derivative_with_strain(calculator, alloy):
 def test_energy_is_conserved_in_nve(calculator, alloy):
     atoms = alloy.copy()
     atoms.calc = calculator
-    MaxwellBoltzmannDistribution(atoms, temperature_K=300, rng=np.random.default_rng(0))
+    thermal = np.sqrt(atoms.get_masses() * units.kB * 300)[:, None]
+    atoms.set_momenta(np.random.default_rng(0).standard_normal((len(atoms), 3)) * thermal)
     total = []
     dynamics = VelocityVerlet(atoms, timestep=0.5 * units.fs)
     dynamics.attach(lambda: total.append(atoms.get_total_energy() / len(atoms)), interval=10)
@@ -200,6 +200,15 @@ def test_shapes_are_few_and_hold_what_is_asked():
         given = shapes.fit(needed)
         assert all(a >= b for a, b in zip(given, needed, strict=True))
     assert len(shapes.shapes) <= 12
+
+
+def test_small_molecules_share_one_compiled_shape(calculator):
+    before = len(calculator._shapes.shapes)
+    for name in ("H2O", "H2", "H2O2", "OH"):
+        atoms = molecule(name)
+        atoms.calc = calculator
+        atoms.get_potential_energy()
+    assert len(calculator._shapes.shapes) <= before + 1
 
 
 def test_head_must_be_named_where_there_are_several(model, tmp_path):

@@ -43,6 +43,10 @@ class SkinList:
             self.n_builds += 1
         return self._narrowed(positions, cell)
 
+    def forget(self) -> None:
+        """Search anew at the next call."""
+        self._wide = self._origin = None
+
     def _still_holds(
         self, positions: NDArray[np.float64], cell: NDArray[np.float64], pbc: NDArray[np.bool_]
     ) -> bool:

@@ -85,7 +85,7 @@ def run_trajectory(
     labels: dict[str, Any] | None = None,
     on_step: Callable[[int], None] = lambda done: None,
 ) -> Trajectory:
-    """Run one trajectory; the same arguments give the same trajectory.
+    """Run one trajectory; the same arguments give the same trajectory (up to rounding of the calculator).
 
     Args:
         atoms: the start; not changed.
@@ -101,6 +101,8 @@ def run_trajectory(
     """
     atoms = atoms.copy()
     atoms.set_constraint()
+    if hasattr(calculator, "reset"):
+        calculator.reset()  # neighbour lists of an earlier trajectory change the rounding, and so the path
     atoms.calc = calculator
     integrator = _integrator(atoms, dynamics, temperature, np.random.default_rng(seed))
     result = Trajectory()

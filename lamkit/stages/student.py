@@ -16,6 +16,7 @@ from lamkit.metrics import ErrorSums
 
 if TYPE_CHECKING:
     from lamkit.calculator import LamCalculator
+    from lamkit.data.reference import ReferenceFit
     from lamkit.model.config import TrunkConfig
     from lamkit.stages.engine import Engine, Frames
     from lamkit.train.checkpoint import Checkpoint
@@ -63,7 +64,7 @@ def fit(
         device: CPU, GPU or Ascend.
         resolved: configuration for the checkpoint's ``config.yaml``.
     """
-    from lamkit.train import checkpoint, rebias
+    from lamkit.train import checkpoint
     from lamkit.train.run import Run, train
     from lamkit.train.tasks import make_task
 
@@ -71,9 +72,7 @@ def fit(
     start = None
     if warm is not None:
         start = checkpoint.read(warm)
-        # The weights go on under their old reference, which new frames may shift a little.
-        task = rebias.refitted(start, head.name, task, device=device)
-        task = replace(task, head=head)
+        task = replace(task, reference=_as_before(task.reference, start, head.name))
     plan = Run(
         tasks=[task],
         trunk=trunk,
@@ -86,6 +85,14 @@ def fit(
         resume_hint="the same 'lamkit distill' command with --resume",
     )
     return train(plan, resume=(out / "checkpoints" / "last").is_dir())
+
+
+def _as_before(fit: ReferenceFit, start: Checkpoint, head: str) -> ReferenceFit:
+    """The reference that the weights were trained under; elements new in this round take the fitted one."""
+    reference = fit.reference.copy()
+    known = [NUMBERS[s] for s in start.elements[head]]
+    reference[known] = start.references[head][known]
+    return replace(fit, reference=reference)
 
 
 def errors(calculator: LamCalculator, source: Frames) -> dict[str, Any]:
