@@ -46,7 +46,9 @@ def prepare(shared: Path, out: Path) -> dict[str, Path]:
         parts[name] = out / "parts" / name
         if not parts[name].exists():
             lamkit("data", "convert", str(shared / "data" / source), "--out", str(out / "data" / name), "-q")
-            lamkit("data", "split", str(out / "data" / name), "--out", str(parts[name]), "--test", "0.1", "-q")
+            lamkit(
+                "data", "split", str(out / "data" / name), "--out", str(parts[name]), "--test", "0.1", "-q"
+            )
     return parts
 
 
@@ -57,7 +59,9 @@ def evaluate(model: Path, data: dict[str, Path]) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
     parser.add_argument("--out", type=Path, default=Path("lamkit-learns"))
     parser.add_argument("--minutes", type=float, default=20.0)
@@ -86,7 +90,9 @@ def main() -> None:
 
 def multitask_table(errors: dict) -> list[str]:
     """Markdown table of the six heads, with the factor below predicting zero."""
-    lines = ["| head | test frames | E MAE meV/atom | F RMSE zero meV/Å | F RMSE meV/Å | factor | stress MAE meV/Å³ |"]
+    lines = [
+        "| head | test frames | E MAE meV/atom | F RMSE zero meV/Å | F RMSE meV/Å | factor | stress MAE meV/Å³ |"
+    ]
     lines.append("|---|---|---|---|---|---|---|")
     logs = []
     for name, e in errors.items():
@@ -121,7 +127,10 @@ def few_shot(name: str, data: Path, base: Path, args: argparse.Namespace) -> lis
             e = evaluate(run, {name: data})[name]
             rows.append((kind, rate, e))
     lines = [f"{name}: {args.frames} frames, {args.steps} steps each", ""]
-    lines += ["| start | learning rate | E MAE meV/atom | F MAE meV/Å | F RMSE meV/Å |", "|---|---|---|---|---|"]
+    lines += [
+        "| start | learning rate | E MAE meV/atom | F MAE meV/Å | F RMSE meV/Å |",
+        "|---|---|---|---|---|",
+    ]
     for kind, rate, e in sorted(rows, key=lambda r: r[0]):
         lines.append(
             f"| {kind} | {rate} | {1000 * e['energy_mae']:.1f} | {1000 * e['forces_mae']:.0f} "

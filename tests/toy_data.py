@@ -34,7 +34,9 @@ def emt_frames(symbols: list[str], n: int, seed: int, shift: float = 0.0):
 def make_dataset(path: Path, symbols: list[str], n: int, seed: int = 0, shift: float = 0.0) -> Path:
     """Write a data set of EMT frames."""
     level = LevelOfTheory(method="empirical", functional=f"EMT {shift:+g} eV/atom")
-    write_dataset(emt_frames(symbols, n, seed, shift), path, DatasetFacts(head=path.name, level_of_theory=level))
+    write_dataset(
+        emt_frames(symbols, n, seed, shift), path, DatasetFacts(head=path.name, level_of_theory=level)
+    )
     return path
 
 

@@ -35,7 +35,13 @@ def test_resuming_drops_the_lines_after_the_checkpoint_and_a_torn_one(tmp_path):
 
 def test_metrics_are_in_mev(tmp_path):
     metrics = MetricsFile(tmp_path / "metrics.csv")
-    errors = {"energy_mae": 0.5, "energy_rmse": 1.0, "forces_mae": 0.01, "forces_rmse": 0.02, "stress_mae": None}
+    errors = {
+        "energy_mae": 0.5,
+        "energy_rmse": 1.0,
+        "forces_mae": 0.01,
+        "forces_rmse": 0.02,
+        "stress_mae": None,
+    }
     metrics.write(7, "a", "valid", errors, 1.0)
     metrics.write(9, "a", "valid", errors, 2.0)
     assert (tmp_path / "metrics.csv").read_text().splitlines()[1] == "7,a,valid,500,1000,10,20,,1.0"

@@ -72,7 +72,9 @@ def command(emt_data, out, *more):
 def test_a_run_killed_and_resumed_equals_one_that_was_not(emt_data, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     subprocess.run(command(emt_data, whole), check=True, capture_output=True)
-    process = subprocess.Popen(command(emt_data, broken), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command(emt_data, broken), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     state = broken / "checkpoints" / "last" / "state.json"
     while not state.exists() and process.poll() is None:
         time.sleep(0.02)

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 
 from lamkit.train import schedule
@@ -15,7 +17,7 @@ def test_rate_warms_up_to_its_peak_and_ends_at_its_final_fraction():
 def test_rate_never_rises_after_warmup(decay):
     config = TrainConfig(max_steps=100, warmup_steps=5, decay=decay)
     rates = [schedule.learning_rate(s, schedule.progress(s, 0, config), config) for s in range(5, 100)]
-    assert all(a >= b for a, b in zip(rates, rates[1:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(rates))
 
 
 def test_progress_follows_the_nearer_of_steps_and_time():

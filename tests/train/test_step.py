@@ -3,8 +3,8 @@
 import mindspore as ms
 import numpy as np
 import pytest
-from toy_data import TINY, emt_frames
 from mindspore import Tensor, nn, ops
+from toy_data import TINY, emt_frames
 
 from lamkit.data.batch import collate, make_graph, shape_of
 from lamkit.model.config import TrunkConfig
