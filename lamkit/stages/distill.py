@@ -37,7 +37,7 @@ from lamkit.stages.engine import (
     write_data,
 )
 from lamkit.stages.md import Dynamics
-from lamkit.stages.teacher import default_head, default_starts, default_teacher
+from lamkit.stages.teacher import default_head, default_starts, default_teacher, one_system
 from lamkit.train.config import TrainConfig, expand_preset
 
 # A narrow student on a few hundred frames: some minutes on a laptop.
@@ -101,7 +101,8 @@ class Options(Model):
         teacher: checkpoint or run folder; null takes ./lamkit-finetune, ./lamkit-pretrain or the sample model.
         head: head of the teacher; may be left out where there is only one.
         student: architecture of the student: a preset of ``configs/student``, or its keys.
-        starts: data sets or structure files to start from; empty takes the data the head was trained on.
+        starts: data sets or structure files to start from; empty takes the commonest
+            system of the data that the head was trained on.
         data: labelled data set (DFT, not used in training) on which both models are tested as well.
         n_starts: starting structures of each round.
         temperatures: K; each start runs at each of them.
@@ -194,7 +195,7 @@ class _Distillation:
         parts.start(out, options)
         if not self.sources:
             cache = out / "parts" / "sample"
-            self.sources = [read_frames(default_starts(self.teacher, self.engine.head, cache))]
+            self.sources = [one_system(default_starts(self.teacher, self.engine.head, cache))]
         tests = options.heldout.n_starts
         total = sum(len(s) for s in self.sources)
         order = np.random.default_rng(parts.seed_for(options.seed, "starts")).permutation(total)

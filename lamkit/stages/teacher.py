@@ -5,7 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from lamkit.console import log
+from lamkit.data.dataset import View, open_dataset
+from lamkit.data.frame import reduced_formula
 from lamkit.errors import UserError
 from lamkit.stages.engine import dataset_folder
 
@@ -65,3 +69,22 @@ def default_starts(teacher: Checkpoint, head: str, cache: Path) -> str:
             raise UserError(f"no starting structures: give some with --starts PATH ({error})") from None
     log.info("starting structures: %s (--starts PATH for others)", path)
     return str(dataset_folder(path))
+
+
+def one_system(path: str) -> View:
+    """The frames of the commonest composition: a small student is made for one system, not for all.
+
+    Args:
+        path: data set.
+    """
+    data = open_dataset(path)
+    counts, numbers = data.compositions()
+    kinds, kind_of, sizes = np.unique(counts, axis=0, return_inverse=True, return_counts=True)
+    commonest = int(sizes.argmax())
+    chosen = np.flatnonzero(kind_of.reshape(-1) == commonest)
+    if len(kinds) > 1:
+        name = reduced_formula(numbers, kinds[commonest])
+        log.info(
+            "of these only %s (%d of %d frames): a student is for one system", name, len(chosen), len(data)
+        )
+    return data.subset(chosen)

@@ -249,3 +249,15 @@ def test_frames_are_counted_over_all_sources():
     images = [from_atoms(a, step=i) for i, a in enumerate(tiny.metals(5))]
     sources = [FrameList(images[:2]), FrameList(images[2:])]
     assert [f.step for f in frames_at(sources, [4, 0, 2])] == [4, 0, 2]
+
+
+def test_a_student_is_made_for_the_commonest_system_when_no_starts_are_named(tmp_path):
+    from lamkit.data.dataset import write_dataset
+    from lamkit.data.frame import formula, from_atoms
+    from lamkit.stages.teacher import one_system
+
+    images = [from_atoms(a, group=str(i)) for i, a in enumerate([*tiny.waters(3), *tiny.metals(2)])]
+    write_dataset(images, tmp_path / "mixed")
+    view = one_system(str(tmp_path / "mixed"))
+    assert {formula(view.frame(i)) for i in range(len(view))} == {"H2O"}
+    assert len(view) == 3
