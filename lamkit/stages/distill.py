@@ -355,7 +355,7 @@ class _Distillation:
         best = min(rounds, key=lambda row: row["heldout_forces_rmse"])
         student = LamCalculator(self.out / "checkpoints" / "best", device=self.o.device)
         teacher: Any = self.engine.calculator
-        start = enlarge(self.tests[0], self.o.speed_atoms)
+        start = enlarge(max(self.tests, key=len), self.o.speed_atoms)
         measured = speed.compare({"teacher": teacher, "student": student}, start)
         models = measured["models"]
         return {
