@@ -47,9 +47,9 @@ def measure(view: View, cutoff: float, max_neighbors: int | None, batch_atoms: i
     atoms = max(batch_atoms, largest)
     density = np.array([g.n_edges / g.n_atoms for g in graphs])
     # A batch is a sum over frames: its density is near the mean, unless one frame fills it.
-    frames = max(1.0, atoms / np.mean([g.n_atoms for g in graphs]))
-    edges = atoms * (density.mean() + 1.5 * density.std() / math.sqrt(frames))
-    edges = max(edges, max(g.n_edges for g in graphs), 1)
+    frames = max(1.0, atoms / float(np.mean([g.n_atoms for g in graphs])))
+    usual = atoms * float(density.mean() + 1.5 * density.std() / math.sqrt(frames))
+    edges = max(usual, *(g.n_edges for g in graphs), 1)
     smallest = max(1, min(g.n_atoms for g in graphs))
     graphs_per_batch = min(MAX_GRAPHS, max(1, round(1.2 * frames), atoms // smallest // 2))
     return Need(Shape(atoms + 1, _round_up(edges), graphs_per_batch + 1), float(atoms * density.mean()))

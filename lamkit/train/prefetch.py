@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
 from lamkit.data.sampler import Item
 
 AHEAD = 3
 
 
-def prefetch(make: Callable[[int], Item], first: int, last: int) -> Iterator[Item]:
+def prefetch(make: Callable[[int], Item], first: int, last: int) -> Generator[Item, None, None]:
     """Items ``make(first)`` … ``make(last − 1)`` in order; an error in ``make`` is raised here.
 
     Closing the iterator stops the thread.

@@ -292,8 +292,8 @@ class _Trainer:
     def _validate(self, began: float, rate: float) -> None:
         errors = self.validator.errors(self.predictor)
         seconds, step = time.monotonic() - began, self.at.step
-        for name, found in errors.items():
-            self.metrics.write(step, name, "valid", found, seconds)
+        for name, of_head in errors.items():
+            self.metrics.write(step, name, "valid", of_head, seconds)
         valid = {
             n: (_nan(e["forces_rmse"]), _nan(e["energy_rmse"]), _nan(e["forces_rmse"]))
             for n, e in errors.items()
@@ -302,16 +302,8 @@ class _Trainer:
         self.recent.reset()
         self.at.errors = errors
         found = score(errors, self.r.tasks)
-        rows = [
-            (
-                n,
-                _milli(e["energy_mae"]),
-                _milli(e["forces_mae"]),
-                _milli(e["forces_rmse"]),
-                _milli(e["stress_mae"]),
-            )
-            for n, e in errors.items()
-        ]
+        shown = ("energy_mae", "forces_mae", "forces_rmse", "stress_mae")
+        rows = [(name, *(_milli(e[quantity]) for quantity in shown)) for name, e in errors.items()]
         headers = (f"step {step}", "E MAE meV/atom", "F MAE meV/Å", "F RMSE meV/Å", "stress MAE meV/Å³")
         log.info("%s  after %s, score %.3f\n%s", "validation", duration(seconds), found, table(rows, headers))
         if step and (found < self.at.best or math.isnan(found)):
