@@ -28,9 +28,9 @@ class LossConfig(config.Model):
 
     kind: Literal["huber", "mae", "mse"] = "huber"
     delta: float = pydantic.Field(0.1, gt=0)
-    energy: float = pydantic.Field(1.0, ge=0)
+    energy: float = pydantic.Field(0.5, ge=0)
     forces: float = pydantic.Field(10.0, ge=0)
-    stress: float = pydantic.Field(1.0, ge=0)
+    stress: float = pydantic.Field(0.3, ge=0)
 
 
 class TrainConfig(config.Model):
@@ -66,8 +66,8 @@ class TrainConfig(config.Model):
 
     max_steps: int = pydantic.Field(2000, ge=1)
     max_minutes: float | None = pydantic.Field(None, gt=0)
-    batch_atoms: int = pydantic.Field(192, ge=1)
-    learning_rate: float = pydantic.Field(2e-3, gt=0)
+    batch_atoms: int = pydantic.Field(128, ge=1)
+    learning_rate: float = pydantic.Field(1e-3, gt=0)
     warmup_steps: int = pydantic.Field(100, ge=0)
     decay: Literal["cosine", "exponential", "constant"] = "cosine"
     final_learning_rate: float = pydantic.Field(0.01, gt=0, le=1)
