@@ -6,6 +6,7 @@ Everything goes to stderr; stdout is kept for results (``--json``).
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -90,22 +91,13 @@ class Progress:
     def __enter__(self) -> Progress:
         if sys.stderr.isatty() and log.isEnabledFor(logging.INFO):
             from rich.console import Console
-            from rich.progress import (
-                BarColumn,
-                MofNCompleteColumn,
-                TextColumn,
-                TimeElapsedColumn,
-                TimeRemainingColumn,
-            )
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
             from rich.progress import Progress as Bar
 
             columns = [
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
                 TextColumn("{task.fields[text]}"),
             ]
             self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
@@ -117,22 +109,29 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def update(self, done: int, text: str = "") -> None:
-        """Report that ``done`` of ``total`` are finished; cheap to call at every step."""
+    def update(self, done: int, text: str = "", *, left: float | None = None) -> None:
+        """Report that ``done`` of ``total`` are finished; cheap to call at every step.
+
+        Args:
+            done: how many.
+            text: what else to show.
+            left: seconds that are left at most, where a time limit may end the work earlier.
+        """
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, text=text)
+            self._bar.update(self._task, completed=done, text=self._times(done, text, left))
             return
         now = time.monotonic()
         if now - self.last < self.every:
             return
         self.last = now
-        log.info("%s", self.line(done, text))
-
-    def line(self, done: int, text: str = "") -> str:
-        """One plain line: label, done of total, time so far and left."""
-        spent = time.monotonic() - self.start
-        left = ""
-        if self.total and done > self.first:
-            left = f", {duration(spent / (done - self.first) * (self.total - done))} left"
         of = f"/{self.total}" if self.total else ""
-        return f"{self.label} {done}{of}, {duration(spent)} so far{left}{'  ' + text if text else ''}"
+        log.info("%s %d%s, %s", self.label, done, of, self._times(done, text, left))
+
+    def _times(self, done: int, text: str, limit: float | None) -> str:
+        """``1:20 so far, 3:10 left  text``."""
+        spent = time.monotonic() - self.start
+        left = math.inf if limit is None else limit
+        if self.total and done > self.first:
+            left = min(left, spent / (done - self.first) * (self.total - done))
+        shown = f", {duration(left)} left" if math.isfinite(left) else ""
+        return f"{duration(spent)} so far{shown}{'  ' + text if text else ''}"

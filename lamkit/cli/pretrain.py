@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "init": args.init,
     }
     samples = not args.config and not args.data
-    defaults = {"trunk": "orb-v3-tiny", "train": "sample-pretrain"} if samples else DEFAULTS
+    defaults = {**DEFAULTS, "train": "sample-pretrain"} if samples else DEFAULTS
     opts = options(pretrain.Options, args, given, defaults)
     n_heads = len(opts.heads if opts.heads is not None else opts.data) or 5
     if n_heads > 1 and not args.multitask and not args.resume:

@@ -218,7 +218,7 @@ class _Trainer:
                     self._check(values, item)
                     self.recent.add(item.head, values)
                     self._advance(item, minutes)
-                    bar.update(self.at.step, self._where(minutes))
+                    bar.update(self.at.step, self._best_text(), left=self._time_left(minutes))
                     if self.at.step % c.log_every == 0:
                         log.debug(
                             "step %d: %s, lr %.2e",
@@ -278,11 +278,8 @@ class _Trainer:
         self.at.head_steps[item.head] += 1
         self.at.sampler = [tuple(p) for p in item.positions]
 
-    def _where(self, minutes: float) -> str:
-        if self.c.max_minutes is None:
-            return self._best_text()
-        left = max(self.c.max_minutes - minutes, 0) * 60
-        return f"{self._best_text()}  at most {duration(left)} left by time".strip()
+    def _time_left(self, minutes: float) -> float | None:
+        return None if self.c.max_minutes is None else 60 * max(self.c.max_minutes - minutes, 0.0)
 
     def _best_text(self) -> str:
         return "" if math.isinf(self.at.best) else f"best {self.at.best:.3f}"
