@@ -52,14 +52,18 @@ def prepare(shared: Path, out: Path) -> dict[str, Path]:
 def published(source: Path, name: str, out: Path) -> None:
     """mlearn: its authors' own test part; a tenth of their training part, at random, chooses the checkpoint."""
     lamkit("data", "convert", str(source / "training.json"), "--out", str(out / "data" / name), "-q")
-    lamkit("data", "split", str(out / "data" / name), "--out", str(out / "parts" / name), "--by", "random", "-q")
+    lamkit(
+        "data", "split", str(out / "data" / name), "--out", str(out / "parts" / name), "--by", "random", "-q"
+    )
     lamkit("data", "convert", str(source / "test.json"), "--out", str(out / "parts" / name / "test"), "-q")
 
 
 def divided(source: Path, name: str, out: Path) -> None:
     """Train, valid and test parts by group, or in blocks of a trajectory."""
     lamkit("data", "convert", str(source), "--out", str(out / "data" / name), "-q")
-    lamkit("data", "split", str(out / "data" / name), "--out", str(out / "parts" / name), "--test", "0.1", "-q")
+    lamkit(
+        "data", "split", str(out / "data" / name), "--out", str(out / "parts" / name), "--test", "0.1", "-q"
+    )
 
 
 def evaluate(model: Path, data: dict[str, Path]) -> dict:

@@ -54,7 +54,7 @@ class LamCalculator(Calculator):
         UserError: no such checkpoint or head, or several heads and none named.
     """
 
-    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress"]
+    implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress"]  # type: ignore[misc]
 
     def __init__(
         self, path: str | Path, head: str | None = None, device: str = "CPU", skin: float = 0.5, **kwargs: Any
@@ -86,7 +86,7 @@ class LamCalculator(Calculator):
     ) -> None:
         """ASE's entry: fill ``results`` for one structure."""
         super().calculate(atoms, list(properties), list(system_changes))
-        frame = self._checked(self.atoms)
+        frame = self._checked(self.atoms)  # type: ignore[arg-type]
         result = self._evaluate([frame], [self._graph(frame)], latent=False)[0]
         self.results = {**result, "free_energy": result["energy"]}
 

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 log = logging.getLogger("lamkit")
 
@@ -85,8 +86,8 @@ class Progress:
         self.total, self.label, self.every = total, label, every
         self.start = self.last = time.monotonic()
         self.first = 0
-        self._bar = None
-        self._task = None
+        self._bar: Any = None  # rich is imported only on a terminal
+        self._task: Any = None
 
     def __enter__(self) -> Progress:
         if sys.stderr.isatty() and log.isEnabledFor(logging.INFO):

@@ -178,8 +178,8 @@ def _residual(pieces: Pieces, solution: NDArray[np.float64]) -> tuple[NDArray[np
         x, y = _fractions(counts, energies)
         rest = y - x @ solution
         gradient += x.T @ rest
-        total += rest.sum()
-        square += rest @ rest
+        total += float(rest.sum())
+        square += float(rest @ rest)
     return gradient, total, square
 
 

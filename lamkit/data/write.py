@@ -260,7 +260,7 @@ def completed_facts(facts: DatasetFacts, folder: Path, writer: DatasetWriter) ->
             "elements": [SYMBOLS[z] for z in sorted(writer.types)],
             "units": UNITS,
             "converter": f"lamkit {lamkit.__version__}",
-            "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "checksums": checksums(folder),
         }
     )

@@ -56,8 +56,8 @@ class BesselFeatures(nn.Cell):
         super().__init__()
         frequencies = np.float32(np.pi) * np.arange(1, config.bessel + 1, dtype=np.float32)
         self.frequencies = _constant(frequencies / np.float32(config.cutoff), dtype)
-        self.prefactor = _constant(np.float32(np.sqrt(2.0 / config.cutoff)), dtype)
-        self.r_max = _constant(np.float32(config.cutoff), dtype)
+        self.prefactor = _constant(np.array(np.sqrt(2.0 / config.cutoff), np.float32), dtype)
+        self.r_max = _constant(np.array(config.cutoff, np.float32), dtype)
         self.harmonics = SphericalHarmonics(config.lmax, dtype)
         self.width = config.n_edge_inputs
 
@@ -97,7 +97,7 @@ class SphericalHarmonics(nn.Cell):
             if degree > 1:
                 outer = ops.expand_dims(power, 2) * ops.expand_dims(unit, 1)
                 power = ops.reshape(outer, (n, 3**degree))
-            monomials = (*monomials, power)
+            monomials = (*monomials, power)  # type: ignore[assignment]  # graph mode
         return ops.matmul(ops.concat(monomials, 1), self.table)
 
 

@@ -56,7 +56,7 @@ class HeadStack(nn.Cell):
         """Slices of every parameter for one head (scalar int32)."""
         slices = ()
         for weight in self.weights:
-            slices = (*slices, ops.gather(weight, head, 0))
+            slices = (*slices, ops.gather(weight, head, 0))  # type: ignore[assignment]  # graph mode
         return slices
 
     def pick_scales(self, head: Tensor) -> Tensor:

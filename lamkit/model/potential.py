@@ -220,7 +220,8 @@ class Potential(nn.Cell):
         forces = ops.unsorted_segment_sum(pull, senders, n) - ops.unsorted_segment_sum(pull, receivers, n)
         columns = ()
         for row, column in zip(VOIGT_ROWS.tolist(), VOIGT_COLUMNS.tolist()):  # noqa: B905 (graph mode)
-            columns = (*columns, vectors[:, row] * pull[:, column] + vectors[:, column] * pull[:, row])
+            pair = vectors[:, row] * pull[:, column] + vectors[:, column] * pull[:, row]
+            columns = (*columns, pair)  # type: ignore[assignment]  # graph mode
         strain = ops.unsorted_segment_sum(ops.stack(columns, 1), edge_graph, volume.shape[0])
         return forces, strain / ops.expand_dims(2.0 * volume, 1)
 

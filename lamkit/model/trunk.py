@@ -6,6 +6,8 @@ denoising decoder of the public checkpoints has no use in a force field and is n
 
 from __future__ import annotations
 
+from typing import Any
+
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
@@ -85,7 +87,7 @@ class Trunk(nn.Cell):
         super().__init__()
         width, hidden, version = config.latent, config.hidden, config.version
         self.embedding = uniform(rng, (N_ELEMENTS, width), 3.0**0.5, dtype)
-        self.features = FEATURES[version](config, dtype)
+        self.features: Any = FEATURES[version](config, dtype)
         self.envelope = Envelope(config.cutoff, dtype)
         self.node_encoder = Mlp(width, hidden, width, version, rng, dtype)
         self.edge_encoder = Mlp(config.n_edge_inputs, hidden, width, version, rng, dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -196,7 +196,7 @@ def _one_file(
     repeated: Duplicates,
     progress: Progress,
     n_done: int,
-) -> Iterator[Frame]:
+) -> Generator[Frame, None, FileReport | None]:
     """Frames of one file; returns its entry in the report, None if the file is ignored."""
     entry = FileReport(str(path))
     try:

@@ -183,7 +183,7 @@ def run_tasks(tasks: list[Task], engine: Engine, dynamics: Dynamics, folder: Pat
                     temperature=task.temperature,
                     seed=task.seed,
                     labels={"group": task.name, "source": task.start.source or task.name},
-                    on_step=lambda n, done=done, task=task: progress.update(done + n, task.name),
+                    on_step=lambda n, done=done, task=task: progress.update(done + n, task.name),  # type: ignore[misc]
                 )
                 parts.save_frames(part, trajectory.frames, _row(task, trajectory))
             else:

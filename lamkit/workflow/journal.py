@@ -52,7 +52,7 @@ class Journal:
 
     def write(self, event: str, **facts: Any) -> None:
         """Append one event with time and process; on disk when this returns."""
-        now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         entry = {"event": event, **facts, "time": now, "pid": os.getpid()}
         self._stream.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
         self._stream.flush()

@@ -57,7 +57,8 @@ class _StageBase(config.Model):
 
 
 # "with" is a word of Python's own, so the field cannot be declared in a class body.
-Stage = pydantic.create_model("Stage", __base__=_StageBase, **{"with": (dict[str, Any], {})})
+_FIELDS: Any = {"with": (dict[str, Any], {})}
+Stage = pydantic.create_model("Stage", __base__=_StageBase, **_FIELDS)
 
 
 class Workflow(config.Model):

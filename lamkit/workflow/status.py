@@ -81,4 +81,4 @@ def _standing(
 
 def _since(time: str) -> float:
     then = datetime.datetime.fromisoformat(time)
-    return (datetime.datetime.now(datetime.timezone.utc) - then).total_seconds()
+    return (datetime.datetime.now(datetime.UTC) - then).total_seconds()

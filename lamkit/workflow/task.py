@@ -115,6 +115,10 @@ def _place_of(text: str, value: Any, place: config.Place = ()) -> config.Place:
     return ()
 
 
+def _annotation(fields: Mapping[str, Any], name: str) -> Any:
+    return fields[name].annotation if name in fields else None
+
+
 def _with_common(
     model: type[config.Model], options: dict[str, Any], common: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -123,7 +127,7 @@ def _with_common(
     for name, value in common.items():
         if name in fields:
             options = {**options, name: value}
-        elif name == "seed" and "train" in fields and "seed" in fields["train"].annotation.model_fields:
+        elif name == "seed" and "seed" in getattr(_annotation(fields, "train"), "model_fields", ()):
             train = options.get("train", fields["train"].default)  # the default is the name of a preset
             options = config.override({**options, "train": train}, [f"train.seed={value}"])
     return options

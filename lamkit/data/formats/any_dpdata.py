@@ -48,7 +48,7 @@ def _read(file: Path, source: str, name: str) -> Iterator[Frame | Dropped | Rema
     for k, positions in enumerate(data["coords"]):
         cell = data["cells"][k] if periodic else None
         stress = None
-        if periodic and "virials" in data:
+        if cell is not None and "virials" in data:
             stress = -to_voigt(data["virials"][k]) / abs(np.linalg.det(cell))
         yield make_frame(
             numbers,
