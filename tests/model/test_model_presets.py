@@ -47,7 +47,7 @@ def test_cpu_presets_are_small(repo):
         for name in ("orb-v3-small", "orb-v3-tiny")
     }
     assert 300_000 < sizes["orb-v3-small"] < 500_000
-    assert 50_000 < sizes["orb-v3-tiny"] < 100_000
+    assert 30_000 < sizes["orb-v3-tiny"] < 100_000
 
 
 def test_parameters_have_their_public_names():
