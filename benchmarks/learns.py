@@ -82,7 +82,8 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=50)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--trunk", default="orb-v3-small")
-    parser.add_argument("--left-out", default="bpa,mn15")
+    parser.add_argument("--left-out", default="bpa", help="of bpa, mn15; commas between")
+    parser.add_argument("--rates", default="0.0005,0.002", help="learning rates that both starts get")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     parts = prepare(args.shared, args.out)
@@ -128,7 +129,7 @@ def few_shot(name: str, data: Path, base: Path, args: argparse.Namespace) -> lis
         "--set", "train.warmup_steps=50",
     ]  # fmt: skip
     rows = []
-    for rate in ("0.0005", "0.001", "0.002"):
+    for rate in args.rates.split(","):
         common = [*steps, "--set", f"train.learning_rate={rate}"]
         tuned, scratch = (args.out / f"{name}-{kind}-{rate}" for kind in ("finetune", "scratch"))
         if not (tuned / "result.json").exists():

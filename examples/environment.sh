@@ -1,6 +1,14 @@
 # make_environment FOLDER: a Python virtual environment with a recent pip, on a machine that may have nothing else.
 # Read by examples/quickstart.sh and tests/run.sh.
 
+# Debian packages, as root or through sudo.
+install_packages() {
+    local sudo=""
+    [ "$(id -u)" = 0 ] || sudo=sudo
+    $sudo apt-get update -qq
+    $sudo apt-get install -y -qq "$@"
+}
+
 find_python() {
     local name
     for name in "${PYTHON:-}" python3.11 python3; do
@@ -19,12 +27,9 @@ make_environment() {
     [ -x "$folder/bin/python" ] && "$folder/bin/python" -m pip --version >/dev/null 2>&1 && return
     python=$(find_python)
     # Debian's python3 comes without venv
-    if ! "$python" -c 'import ensurepip' 2>/dev/null; then
-        local sudo=""
-        [ "$(id -u)" = 0 ] || sudo=sudo
-        $sudo apt-get update -qq
-        $sudo apt-get install -y -qq python3.11-venv
-    fi
+    "$python" -c 'import ensurepip' 2>/dev/null || install_packages python3.11-venv
+    # MindSpore's wheel needs GNU OpenMP from the system
+    "$python" -c 'import ctypes; ctypes.CDLL("libgomp.so.1")' 2>/dev/null || install_packages libgomp1
     "$python" -m venv "$folder"
     "$folder/bin/python" -m pip install --quiet --upgrade pip
 }

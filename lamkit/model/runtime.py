@@ -19,7 +19,12 @@ def setup(device: str = "CPU") -> ModuleType:
     """
     if device not in DEVICES:
         raise UserError(f"device '{device}' is not one of {', '.join(DEVICES)}")
-    import mindspore  # importing lamkit.model has set GLOG_v before this line
+    try:
+        import mindspore  # importing lamkit.model has set GLOG_v before this line
+    except ImportError as error:
+        raise UserError(
+            f"MindSpore cannot be loaded ({error}); on Debian: apt-get install libgomp1; see lamkit doctor"
+        ) from None
 
     mindspore.set_context(mode=mindspore.GRAPH_MODE)
     try:
