@@ -25,13 +25,22 @@ class _Formatter(logging.Formatter):
 
 
 def setup(verbosity: int = 0) -> None:
-    """Send the log to stderr. ``verbosity`` -1 warnings only, 0 normal, 1 debug."""
+    """Send the log to stderr. ``verbosity`` -1 warnings only, 0 normal, 1 debug.
+
+    The level is that of the terminal: a run's ``train.log`` is complete however quiet the terminal is.
+    """
     log.handlers.clear()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter("%(message)s"))
+    handler.setLevel({-1: logging.WARNING, 0: logging.INFO}.get(verbosity, logging.DEBUG))
     log.addHandler(handler)
-    log.setLevel({-1: logging.WARNING, 0: logging.INFO}.get(verbosity, logging.DEBUG))
+    log.setLevel(min(handler.level, logging.INFO))
     log.propagate = False
+
+
+def _shown() -> bool:
+    """Whether information goes to the terminal."""
+    return any(h.level <= logging.INFO for h in log.handlers if not isinstance(h, logging.FileHandler))
 
 
 def log_to(path: str | Path) -> logging.Handler:
@@ -39,7 +48,7 @@ def log_to(path: str | Path) -> logging.Handler:
     handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     log.addHandler(handler)
-    if log.level == logging.NOTSET:  # used from Python, without the command line
+    if log.getEffectiveLevel() > logging.INFO:  # used from Python, without the command line
         log.setLevel(logging.INFO)
     return handler
 
@@ -90,7 +99,7 @@ class Progress:
         self._task: Any = None
 
     def __enter__(self) -> Progress:
-        if sys.stderr.isatty() and log.isEnabledFor(logging.INFO):
+        if sys.stderr.isatty() and _shown():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
             from rich.progress import Progress as Bar
