@@ -67,10 +67,14 @@ class Dropped:
     Attributes:
         reason: why, in a few words; frames with the same words are counted together.
         count: how many.
+        step: which one in the file, from 0, as :attr:`Frame.step`; None if it cannot be told.
+        last: last one, where the frames from ``step`` to ``last`` are meant.
     """
 
     reason: str
     count: int = 1
+    step: int | None = None
+    last: int | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,8 @@ class Remark:
 
     text: str
     count: int = 1
+    step: int | None = None
+    last: int | None = None
 
 
 Read = Callable[[Path, str, ReadOptions], Iterator[Frame | Dropped | Remark]]
