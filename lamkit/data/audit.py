@@ -12,8 +12,8 @@ from lamkit import config
 from lamkit.console import Progress
 from lamkit.data.dataset import Dataset
 from lamkit.data.frame import SYMBOLS
+from lamkit.data.label_sums import label_sums
 from lamkit.data.quality import Duplicates, first_fault
-from lamkit.data.reference import fit_dataset_reference, statistics
 from lamkit.errors import UserError
 from lamkit.files import sha256
 
@@ -41,8 +41,9 @@ def summary(dataset: Dataset) -> dict[str, Any]:
     }
     if known.any():
         per_atom = energies[known] / n_atoms[known]
-        fit = fit_dataset_reference(dataset)
-        scales = statistics(dataset, fit.reference)
+        sums = label_sums(dataset)
+        fit = sums.composition.fit()
+        scales = sums.statistics(fit.reference)
         result |= {
             "energy_per_atom": [float(per_atom.min()), float(per_atom.max())],
             "energy_spread": fit.residual_std,

@@ -1,15 +1,19 @@
-"""Reference energies per element and the statistics that normalise a head.
+"""Reference energies per element: least squares of the energy on the composition, as a stream.
 
 ``E ≈ Σ_k n_k b_k`` is fitted per atom: with ``x = n / N`` and ``y = E / N`` minimise ``Σ_f (y − x·b)²``.
-The normal equations are summed in float64 over pieces of the data, solved in the directions that the data
-determine, and refined on the residual, which restores the digits that squaring costs: energies of
-−17660 eV keep their meV. What the data leave open is taken from a prior and reported in chemical words.
+Instead of the normal equations ``XᵀX b = Xᵀy`` themselves, the triangular factor R of the rows ``[x | y]``
+is carried on (``RᵀR = [X|y]ᵀ[X|y]``): the same few numbers, which add up over pieces of the data and over
+workers, but without the digits that squaring costs, so that energies of −17660 eV keep their meV.
+Everything else follows from R: rank, null space, solution toward any prior, and mean and scatter of the
+residual of any reference whatever. What the data leave open is taken from a prior and reported in words.
+
+Tall-skinny QR: Demmel, Grigori, Hoemmen, Langou, SIAM J. Sci. Comput. 34, A206 (2012).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,15 +25,12 @@ from lamkit.errors import UserError
 N_ELEMENTS = 119  # arrays by atomic number; index 0 stands for no element
 PRIOR_WIDTH = 3.0  # eV: how far a reference energy may reasonably be from its prior
 _RANK_TOLERANCE = 1e-9  # smallest over largest eigenvalue of the normal matrix that counts as determined
-_REFINEMENTS = 3
-_KEEP = 50_000_000  # counts held in memory between the passes over the data: 200 MB
-
-Pieces = Callable[[], Iterable[tuple[NDArray, NDArray]]]  # () -> (counts [n, k], energies [n]) ...
+_ROWS = 4096  # frames taken into the factor at once
 
 
 @dataclass(frozen=True)
 class ReferenceFit:
-    """Result of :func:`fit_reference`.
+    """Result of :meth:`CompositionFit.fit`.
 
     Attributes:
         reference: eV by atomic number, shape ``[119]``, float64.
@@ -50,25 +51,137 @@ class ReferenceFit:
     n_frames: int
 
 
-@dataclass(frozen=True)
-class Statistics:
-    """What a head's normalisers need.
+class CompositionFit:
+    """Least squares of energies on compositions: add frames, merge, fit.
 
     Attributes:
-        energy_mean: mean of the energy per atom after the reference is taken off, eV/atom.
-        energy_std: its standard deviation, eV/atom.
-        forces_rms: root mean square of all force components, eV/Å; NaN without forces.
-        stress_rms: root mean square of the known stress components, eV/Å³; NaN without stress.
-        n_frames: number of frames.
-        mean_atoms: mean number of atoms of a frame.
+        numbers: atomic numbers of the columns, ascending, ``[n_elements]``.
+        factor: R, ``[≤ n_elements + 1, n_elements + 1]``; the last column belongs to the energy, eV/atom.
+        n_frames: frames with an energy that went in.
     """
 
-    energy_mean: float
-    energy_std: float
-    forces_rms: float
-    stress_rms: float
-    n_frames: int
-    mean_atoms: float
+    def __init__(self) -> None:
+        self.numbers = np.zeros(0, dtype=np.int64)
+        self.factor = np.zeros((0, 1))
+        self.n_frames = 0
+
+    def add(self, counts: ArrayLike, numbers: ArrayLike, energies: ArrayLike) -> None:
+        """Take in frames.
+
+        Args:
+            counts: atoms of each element in each frame, ``[n, k]``.
+            numbers: atomic numbers of its columns, ``[k]``, each once.
+            energies: total energies in eV, ``[n]``; frames with NaN are left out.
+        """
+        counts, numbers = np.asarray(counts), np.asarray(numbers, dtype=np.int64)
+        energies = np.asarray(energies, dtype=np.float64)
+        present = counts.any(axis=0)
+        self._widen(numbers[present])
+        columns = np.searchsorted(self.numbers, numbers[present])
+        known = np.flatnonzero(np.isfinite(energies))
+        for start in range(0, len(known), _ROWS):
+            some = known[start : start + _ROWS]
+            atoms = counts[some].sum(axis=1, dtype=np.float64)
+            rows = np.zeros((len(some), len(self.numbers) + 1))
+            rows[:, columns] = counts[some][:, present] / atoms[:, None]
+            rows[:, -1] = energies[some] / atoms
+            self._append(rows)
+        self.n_frames += len(known)
+
+    def merge(self, other: CompositionFit) -> None:
+        """Take in what ``other`` took in."""
+        self._widen(other.numbers)
+        rows = np.zeros((len(other.factor), len(self.numbers) + 1))
+        rows[:, np.searchsorted(self.numbers, other.numbers)] = other.factor[:, :-1]
+        rows[:, -1] = other.factor[:, -1]
+        self._append(rows)
+        self.n_frames += other.n_frames
+
+    def _widen(self, numbers: NDArray[np.int64]) -> None:
+        """Make columns for elements that were not seen before."""
+        union = np.union1d(self.numbers, numbers)
+        if len(union) == len(self.numbers):
+            return
+        wider = np.zeros((len(self.factor), len(union) + 1))
+        wider[:, np.searchsorted(union, self.numbers)] = self.factor[:, :-1]
+        wider[:, -1] = self.factor[:, -1]
+        self.numbers, self.factor = union, wider
+
+    def _append(self, rows: NDArray[np.float64]) -> None:
+        if len(rows):
+            self.factor = np.linalg.qr(np.concatenate([self.factor, rows]), mode="r")
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, in types that JSON knows, to the last bit."""
+        return {
+            "numbers": self.numbers.tolist(),
+            "factor": self.factor.tolist(),
+            "n_frames": self.n_frames,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> CompositionFit:
+        """The inverse of :meth:`to_json`."""
+        self = cls()
+        self.numbers = np.array(data["numbers"], dtype=np.int64)
+        self.factor = np.array(data["factor"], dtype=np.float64).reshape(-1, len(self.numbers) + 1)
+        self.n_frames = data["n_frames"]
+        return self
+
+    def residual(self, reference: NDArray[np.float64]) -> tuple[float, float]:
+        """Mean and standard deviation of ``(E − Σ n_k b_k) / N`` for any reference, eV/atom.
+
+        Fractions sum to one, so the sum of the residuals is ``1ᵀ Xᵀ (y − X b)``, which R gives too.
+
+        Args:
+            reference: b, eV by atomic number, ``[119]``.
+        """
+        if not self.n_frames:
+            return float("nan"), float("nan")
+        rest = self.factor[:, -1] - self.factor[:, :-1] @ reference[self.numbers]
+        mean = float(self.factor[:, :-1].sum(axis=1) @ rest) / self.n_frames
+        return mean, float(np.sqrt(max(float(rest @ rest) / self.n_frames - mean**2, 0.0)))
+
+    def fit(self, prior: NDArray[np.float64] | None = None, *, ridge: float | None = None) -> ReferenceFit:
+        """Least-squares energy per element, drawn toward a prior.
+
+        Args:
+            prior: eV by atomic number, ``[119]``, NaN where unknown: the answer where the data have none.
+                Without it, elements that the data cannot tell apart share the mean energy per atom.
+            ridge: strength of the pull toward the prior, in frames of a pure element; None chooses the
+                Bayesian value, (scatter of the data / width of the prior)², and none without a prior.
+
+        Raises:
+            UserError: no frame has an energy.
+        """
+        if self.n_frames == 0:
+            raise UserError("no frame has an energy, so no reference energy can be fitted")
+        seen = self.factor[:, :-1].any(axis=0)
+        numbers, rows = self.numbers[seen], self.factor[:, :-1][:, seen]
+        given = np.full(N_ELEMENTS, np.nan) if prior is None else np.asarray(prior, dtype=np.float64)
+        known = np.isfinite(given[numbers])
+        mean = float(rows.sum(axis=1) @ self.factor[:, -1]) / self.n_frames
+        centre = np.where(known, given[numbers], mean)  # a mean energy per atom is neutral between elements
+        left, singular, right = np.linalg.svd(rows, full_matrices=False)
+        determined = singular**2 > _RANK_TOLERANCE * singular[0] ** 2
+        strength, directions = singular[determined] ** 2, right[determined].T
+        offset = (left[:, determined].T @ (self.factor[:, -1] - rows @ centre)) / singular[determined]
+        reference = np.where(np.isfinite(given), given, 0.0)
+        reference[numbers] = centre + directions @ offset
+        if ridge is None and known.any():
+            ridge = self.residual(reference)[1] ** 2 / PRIOR_WIDTH**2
+        if ridge:  # shrink each direction toward the prior by what the data know of it
+            reference[numbers] = centre + directions @ (offset * strength / (strength + ridge))
+        average, scatter = self.residual(reference)
+        return ReferenceFit(
+            reference=reference,
+            rank=int(determined.sum()),
+            n_elements=len(numbers),
+            null_space=describe_null_space(rows.T @ rows, directions, numbers),
+            residual_std=scatter,
+            residual_mean=average,
+            n_frames=self.n_frames,
+        )
 
 
 def fit_reference(
@@ -79,108 +192,41 @@ def fit_reference(
     *,
     ridge: float | None = None,
 ) -> ReferenceFit:
-    """Least-squares energy per element.
+    """Least-squares energy per element of frames in memory; see :class:`CompositionFit`."""
+    sums = CompositionFit()
+    sums.add(compositions, numbers, energies)
+    return sums.fit(prior, ridge=ridge)
 
-    Args:
-        compositions: atoms of each element in each frame, ``[n_frames, n_elements]``.
-        numbers: atomic numbers that the columns stand for, ``[n_elements]``.
-        energies: total energies in eV, ``[n_frames]``; NaN where unknown.
-        prior: eV by atomic number, ``[119]``, NaN where unknown: the answer where the data have none.
-            Without it, elements that the data cannot tell apart share the mean energy per atom.
-        ridge: strength of the pull toward the prior, in frames of a pure element; None chooses the
-            Bayesian value, (scatter of the data / width of the prior)², and none without a prior.
 
-    Raises:
-        UserError: no frame has an energy.
-    """
-    counts, values = np.asarray(compositions), np.asarray(energies, dtype=np.float64)
-    return _fit(lambda: [(counts, values)], np.asarray(numbers, dtype=np.int64), prior, ridge)
+def composition_fit(dataset: Dataset | View) -> CompositionFit:
+    """The fit's sums over a data set, read in pieces."""
+    whole = dataset if isinstance(dataset, Dataset) else dataset.dataset
+    sums, energies = CompositionFit(), dataset.energies
+    for piece, counts in dataset.composition_chunks():
+        sums.add(counts, whole.elements, energies[piece])
+    return sums
 
 
 def fit_dataset_reference(
     dataset: Dataset | View, prior: NDArray[np.float64] | None = None, *, ridge: float | None = None
 ) -> ReferenceFit:
-    """:func:`fit_reference` of a data set, reading it in pieces."""
+    """Least-squares energy per element of a data set, read in pieces."""
+    return composition_fit(dataset).fit(prior, ridge=ridge)
+
+
+def residuals(dataset: Dataset | View, reference: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``(E − Σ n_k b_k) / N`` of every frame, eV/atom, ``[n_frames]``; NaN where there is no energy.
+
+    Args:
+        dataset: frames.
+        reference: b, eV by atomic number, ``[119]``.
+    """
+    whole = dataset if isinstance(dataset, Dataset) else dataset.dataset
+    energy_of, rest = reference[whole.elements], np.empty(len(dataset))
     energies = dataset.energies
-    elements = dataset.elements if isinstance(dataset, Dataset) else dataset.dataset.elements
-
-    def pieces() -> Iterator[tuple[NDArray, NDArray]]:
-        for piece, counts in dataset.composition_chunks():
-            yield counts, energies[piece]
-
-    small = len(dataset) * len(elements) < _KEEP
-    held = list(pieces()) if small else []
-    return _fit((lambda: held) if small else pieces, np.array(elements, dtype=np.int64), prior, ridge)
-
-
-def _fit(
-    pieces: Pieces, numbers: NDArray[np.int64], prior: NDArray[np.float64] | None, ridge: float | None
-) -> ReferenceFit:
-    matrix, mean, n_frames = _normal_matrix(pieces, len(numbers))
-    seen = np.diag(matrix) > 0
-    given = np.full(N_ELEMENTS, np.nan) if prior is None else np.asarray(prior, dtype=np.float64)
-    known = np.isfinite(given[numbers])
-    centre = np.where(known, given[numbers], mean)  # a mean energy per atom is neutral between elements
-    matrix, scale = matrix[np.ix_(seen, seen)], np.linalg.eigvalsh(matrix[np.ix_(seen, seen)])[-1]
-    values, vectors = np.linalg.eigh(matrix)
-    determined = values > _RANK_TOLERANCE * scale
-    base, directions = values[determined], vectors[:, determined]
-    solution = centre.copy()
-    for _ in range(_REFINEMENTS):  # to the exact least squares in what is determined
-        gradient, _, _ = _residual(pieces, solution)
-        solution[seen] += directions @ ((directions.T @ gradient[seen]) / base)
-    if ridge is None and known.any():
-        _, total, square = _residual(pieces, solution)
-        ridge = max(square / n_frames - (total / n_frames) ** 2, 0.0) / PRIOR_WIDTH**2
-    if ridge:  # shrink each direction toward the prior by what the data know of it
-        offset = directions.T @ (solution - centre)[seen]
-        solution[seen] = centre[seen] + directions @ (offset * base / (base + ridge))
-    _, total, square = _residual(pieces, solution)
-    reference = np.where(np.isfinite(given), given, 0.0)
-    reference[numbers[seen]] = solution[seen]
-    average = total / n_frames
-    return ReferenceFit(
-        reference=reference,
-        rank=int(determined.sum()),
-        n_elements=int(seen.sum()),
-        null_space=describe_null_space(matrix, directions, numbers[seen]),
-        residual_std=float(np.sqrt(max(square / n_frames - average**2, 0.0))),
-        residual_mean=float(average),
-        n_frames=n_frames,
-    )
-
-
-def _fractions(counts: NDArray, energies: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Composition as fractions and energy per atom of the frames that have an energy."""
-    use = np.isfinite(energies)
-    counts = np.asarray(counts[use], dtype=np.float64)
-    atoms = counts.sum(axis=1)
-    return counts / atoms[:, None], energies[use] / atoms
-
-
-def _normal_matrix(pieces: Pieces, n_elements: int) -> tuple[NDArray[np.float64], float, int]:
-    """``Σ xᵀx``, mean energy per atom and number of frames."""
-    matrix, total, n_frames = np.zeros((n_elements, n_elements)), 0.0, 0
-    for counts, energies in pieces():
-        x, y = _fractions(counts, energies)
-        matrix += x.T @ x
-        total += y.sum()
-        n_frames += len(y)
-    if n_frames == 0:
-        raise UserError("no frame has an energy, so no reference energy can be fitted")
-    return matrix, total / n_frames, n_frames
-
-
-def _residual(pieces: Pieces, solution: NDArray[np.float64]) -> tuple[NDArray[np.float64], float, float]:
-    """``Σ x r``, ``Σ r`` and ``Σ r²`` of the residual ``r = y − x·b``, eV/atom."""
-    gradient, total, square = np.zeros(len(solution)), 0.0, 0.0
-    for counts, energies in pieces():
-        x, y = _fractions(counts, energies)
-        rest = y - x @ solution
-        gradient += x.T @ rest
-        total += float(rest.sum())
-        square += float(rest @ rest)
-    return gradient, total, square
+    for piece, counts in dataset.composition_chunks():
+        rest[piece] = (energies[piece] - counts @ energy_of) / counts.sum(axis=1)
+    return rest
 
 
 def describe_null_space(
@@ -229,68 +275,3 @@ def _whole_numbers(ratio: NDArray[np.float64]) -> NDArray[np.int64] | None:
         if np.abs(ratio * factor - rounded).max() < 1e-3 * factor**0.5 and rounded.min() > 0:
             return rounded.astype(np.int64)
     return None
-
-
-@dataclass
-class _Sum:
-    """Running mean square."""
-
-    square: float = 0.0
-    n: int = 0
-
-    def add(self, values: NDArray) -> None:
-        values = np.asarray(values, dtype=np.float64)
-        values = values[np.isfinite(values)]
-        self.square += float(values @ values)
-        self.n += len(values)
-
-    def rms(self) -> float:
-        return float(np.sqrt(self.square / self.n)) if self.n else float("nan")
-
-
-def statistics(dataset: Dataset | View, reference: NDArray[np.float64]) -> Statistics:
-    """Statistics of the labels of a data set, read piece by piece.
-
-    Args:
-        dataset: frames.
-        reference: energy per element in eV by atomic number, ``[119]``.
-    """
-    view = dataset if isinstance(dataset, View) else dataset.subset(np.arange(len(dataset)))
-    numbers = np.array(view.dataset.elements, dtype=np.int64)
-    energies, n_atoms = view.energies, view.n_atoms
-    rest = np.empty(len(view))
-    for piece, counts in view.composition_chunks():
-        rest[piece] = energies[piece] - counts @ reference[numbers]
-    rest = (rest / n_atoms)[np.isfinite(rest)]
-    forces, stress = _Sum(), _Sum()
-    for _, system, place, rows in view.dataset.blocks(view.indices):
-        arrays = place.arrays()
-        for start in range(0, len(rows), 512):
-            some = rows[start : start + 512]
-            if "force" in arrays:
-                values = np.asarray(arrays["force"][some])
-                if system.mixed:
-                    real = np.repeat(arrays["real_atom_types"][some] >= 0, 3, axis=1)
-                    values = values[real]
-                forces.add(values.ravel())
-            stress.add(_stress_components(arrays, some))
-    return Statistics(
-        energy_mean=float(rest.mean()) if len(rest) else 0.0,
-        energy_std=float(rest.std()) if len(rest) else 1.0,
-        forces_rms=forces.rms(),
-        stress_rms=stress.rms(),
-        n_frames=len(view),
-        mean_atoms=float(n_atoms.mean()),
-    )
-
-
-def _stress_components(arrays: object, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Known stress components of rows of a set, eV/Å³, flat."""
-    if "stress" in arrays:  # type: ignore[operator]
-        return np.asarray(arrays["stress"][rows]).ravel()  # type: ignore[index]
-    if "virial" in arrays and "box" in arrays:  # type: ignore[operator]
-        virial = np.asarray(arrays["virial"][rows], dtype=np.float64)  # type: ignore[index]
-        box = np.asarray(arrays["box"][rows], dtype=np.float64).reshape(-1, 3, 3)  # type: ignore[index]
-        volume = np.abs(np.linalg.det(box))
-        return (-virial[:, [0, 4, 8, 5, 2, 1]] / volume[:, None]).ravel()
-    return np.empty(0)

@@ -14,7 +14,8 @@ from lamkit.console import log, table
 from lamkit.data.dataset import Dataset, View, open_dataset
 from lamkit.data.frame import SYMBOLS
 from lamkit.data.heads import HeadConfig
-from lamkit.data.reference import ReferenceFit, Statistics, fit_dataset_reference, statistics
+from lamkit.data.label_sums import Statistics, label_sums
+from lamkit.data.reference import ReferenceFit
 from lamkit.data.split import split_indices
 from lamkit.errors import UserError
 
@@ -125,10 +126,11 @@ def make_task(
         chosen = np.random.default_rng([seed, 77]).permutation(len(train))[:n_frames]
         train = train.subset(np.sort(chosen))
     refuse_unusable(train, name)
-    reference = fit_dataset_reference(train, head.prior() if prior is None else prior)
+    sums = label_sums(train)
+    reference = sums.composition.fit(head.prior() if prior is None else prior)
     counts, numbers = train.compositions()
     elements = tuple(SYMBOLS[z] for z in np.asarray(numbers)[counts.sum(axis=0) > 0])
-    return Task(name, train, valid, head, reference, scales(statistics(train, reference.reference)), elements)
+    return Task(name, train, valid, head, reference, scales(sums.statistics(reference.reference)), elements)
 
 
 def everything(data: Dataset) -> View:

@@ -3,7 +3,8 @@ import pytest
 from frames import frames
 
 from lamkit.data.dataset import open_dataset, write_dataset
-from lamkit.data.reference import fit_dataset_reference, fit_reference, statistics
+from lamkit.data.label_sums import label_sums
+from lamkit.data.reference import fit_dataset_reference, fit_reference
 from lamkit.errors import UserError
 
 MICRO_EV = 1e-6
@@ -81,7 +82,7 @@ def test_a_data_set_gives_the_same_fit_as_its_arrays(tmp_path):
 def test_statistics_are_those_of_all_labels(tmp_path):
     given = frames(6) + frames(3, n_atoms=7, stress=None)
     dataset = write_dataset(given, tmp_path / "d")
-    found = statistics(dataset, np.zeros(119))
+    found = label_sums(dataset).statistics(np.zeros(119))
     per_atom = np.array([f.energy / len(f) for f in given])
     assert found.energy_mean == pytest.approx(per_atom.mean())
     assert found.energy_std == pytest.approx(per_atom.std())
