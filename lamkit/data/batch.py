@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from lamkit.data.frame import Frame, from_voigt, to_voigt, volume
-from lamkit.data.neighbors import is_periodic, neighbor_list
+from lamkit.data.neighbors import Neighbors, is_periodic, neighbor_list
 from lamkit.errors import UserError
 
 # Two atoms closer than this (Å) have no direction between them in float32.
@@ -121,7 +121,11 @@ class Batch(NamedTuple):
 
 
 def make_graph(
-    frame: Frame, cutoff: float, max_neighbors: int | None, dtype: DTypeLike = np.float32
+    frame: Frame,
+    cutoff: float,
+    max_neighbors: int | None,
+    dtype: DTypeLike = np.float32,
+    edges: Neighbors | None = None,
 ) -> Graph:
     """The graph of one frame.
 
@@ -130,14 +134,16 @@ def make_graph(
         cutoff: Å.
         max_neighbors: nearest receivers kept per sender; None keeps all.
         dtype: of all real arrays; float64 for checks.
+        edges: the neighbours within ``cutoff``, where they are known already.
 
     Raises:
         UserError: two atoms on one place, a position that is not finite, a broken cell.
     """
-    try:
-        edges = neighbor_list(frame.positions, frame.cell, frame.pbc, cutoff, max_neighbors)
-    except UserError as error:
-        raise UserError(f"{_where(frame)}{error}") from None
+    if edges is None:
+        try:
+            edges = neighbor_list(frame.positions, frame.cell, frame.pbc, cutoff, max_neighbors)
+        except UserError as error:
+            raise UserError(f"{_where(frame)}{error}") from None
     if len(edges.distances) and edges.distances.min() < COINCIDENT:
         first = int(edges.distances.argmin())
         raise UserError(

@@ -1,7 +1,9 @@
 """Neighbour lists: every image within the cutoff, exact for any cell, periodic along any of the axes.
 
-A thin layer over vesin that adds what an Orb graph needs: order by sender and distance, the nearest
-``max_neighbors`` per sender, cells with zero vectors, and errors that name the cure.
+A thin layer over vesin that adds what an Orb graph needs: the nearest ``max_neighbors`` per sender, cells with
+zero vectors, errors that name the cure, and numbers that do not depend on how the edges were found: their order
+and their vectors follow from the structure alone, so that a list that was reused (see ``skin``) gives the same
+bits as a new one.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from lamkit.errors import UserError
 
 
 class Neighbors(NamedTuple):
-    """Directed edges of one structure, sorted by sender and then by distance.
+    """Directed edges of one structure, sorted by sender, then by receiver, then by shift.
 
     Attributes:
         senders: [n_edges] int32, atom at which the edge starts.
@@ -50,26 +52,69 @@ def neighbor_list(
         UserError: positions or cell not finite, or a periodic axis without a lattice vector.
     """
     positions = np.ascontiguousarray(positions, dtype=np.float64).reshape(-1, 3)
-    cell, periodic = _complete(np.asarray(cell, dtype=np.float64), np.broadcast_to(pbc, 3).astype(bool))
+    cell = np.asarray(cell, dtype=np.float64)
+    pairs = search(positions, cell, pbc, cutoff)
+    return measure(pairs, positions, cell, cutoff, max_neighbors)
+
+
+class Pairs(NamedTuple):
+    """Which atoms are near which images, sorted by sender, receiver and shift; fields as in `Neighbors`."""
+
+    senders: NDArray[np.int32]
+    receivers: NDArray[np.int32]
+    shifts: NDArray[np.int32]
+
+
+def search(positions: NDArray[np.float64], cell: NDArray[np.float64], pbc: ArrayLike, cutoff: float) -> Pairs:
+    """All pairs within ``cutoff``; arguments and errors as for :func:`neighbor_list`."""
+    cell, periodic = complete_cell(cell, np.broadcast_to(pbc, 3).astype(bool))
     if not np.isfinite(positions).all():
         atom = int(np.flatnonzero(~np.isfinite(positions).all(axis=1))[0])
         raise UserError(f"atom {atom} has the position {positions[atom].tolist()}: it must be finite")
     if len(positions) == 0 or (len(positions) == 1 and not periodic.any()):
-        return _empty()
+        return Pairs(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros((0, 3), np.int32))
     builder = vesin.NeighborList(cutoff=float(cutoff), full_list=True)
-    senders, receivers, shifts, distances, vectors = builder.compute(
-        positions, cell, periodic, quantities="ijSdD"
+    senders, receivers, shifts = builder.compute(positions, cell, periodic, quantities="ijS")
+    order = np.lexsort((*shifts.T[::-1], receivers, senders))
+    return Pairs(
+        senders[order].astype(np.int32), receivers[order].astype(np.int32), shifts[order].astype(np.int32)
     )
-    order = np.lexsort((distances, senders))
-    if max_neighbors is not None:
-        order = order[_rank_within(senders[order]) < max_neighbors]
-    return Neighbors(
-        senders[order].astype(np.int32),
-        receivers[order].astype(np.int32),
-        shifts[order].astype(np.int32),
-        distances[order],
-        vectors[order],
-    )
+
+
+def measure(
+    pairs: Pairs,
+    positions: NDArray[np.float64],
+    cell: NDArray[np.float64],
+    cutoff: float,
+    max_neighbors: int | None,
+) -> Neighbors:
+    """The edges among ``pairs`` (all that are within ``cutoff``, and perhaps more) at these positions.
+
+    Of receivers that are equally far (as rounded) the first in the order of the edges is kept.
+    """
+    senders, receivers, shifts = pairs
+    vectors = positions[receivers] - positions[senders]
+    if shifts.any():
+        # Term by term: a matrix product may round differently for lists of different length.
+        vectors += shifts[:, :1] * cell[0] + shifts[:, 1:2] * cell[1] + shifts[:, 2:] * cell[2]
+    x, y, z = vectors.T
+    squared = x * x + y * y + z * z
+    kept = np.flatnonzero(squared < cutoff * cutoff)
+    if max_neighbors is not None and len(kept) > max_neighbors:
+        kept = _nearest(kept, senders[kept], squared[kept], max_neighbors)
+    return Neighbors(senders[kept], receivers[kept], shifts[kept], np.sqrt(squared[kept]), vectors[kept])
+
+
+def _nearest(
+    kept: NDArray[np.intp], senders: NDArray[np.int32], squared: NDArray[np.float64], limit: int
+) -> NDArray[np.intp]:
+    """Those of ``kept`` (sorted by sender) that are among the ``limit`` nearest of their sender."""
+    counts = np.bincount(senders)
+    if counts.max() <= limit:
+        return kept
+    order = np.lexsort((squared, senders))
+    rank = np.arange(len(kept)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.sort(kept[order[rank < limit]])
 
 
 def is_periodic(cell: ArrayLike, pbc: ArrayLike) -> bool:
@@ -77,8 +122,12 @@ def is_periodic(cell: ArrayLike, pbc: ArrayLike) -> bool:
     return bool(np.any(pbc) and np.any(np.asarray(cell) != 0.0))
 
 
-def _complete(cell: NDArray, pbc: NDArray) -> tuple[NDArray, NDArray]:
-    """A cell of full rank (axes that are not periodic may come without a vector) and its periodic axes."""
+def complete_cell(cell: NDArray, pbc: NDArray) -> tuple[NDArray, NDArray]:
+    """A cell of full rank (axes that are not periodic may come without a vector) and its periodic axes.
+
+    Raises:
+        UserError: not finite, or a periodic axis has no vector of its own.
+    """
     if not np.isfinite(cell).all():
         raise UserError(f"the cell {cell.tolist()} is not finite")
     if not is_periodic(cell, pbc):
@@ -99,21 +148,3 @@ def _complete(cell: NDArray, pbc: NDArray) -> tuple[NDArray, NDArray]:
     normals = np.linalg.svd(vectors)[2][len(vectors) :]
     full[~pbc] = normals
     return full, pbc
-
-
-def _rank_within(senders: NDArray) -> NDArray:
-    """Position of each edge among the edges of its sender; ``senders`` is sorted."""
-    index = np.arange(len(senders))
-    starts = np.flatnonzero(np.r_[True, senders[1:] != senders[:-1]]) if len(senders) else index
-    lengths = np.diff(np.r_[starts, len(senders)])
-    return index - np.repeat(starts, lengths)
-
-
-def _empty() -> Neighbors:
-    return Neighbors(
-        np.zeros(0, np.int32),
-        np.zeros(0, np.int32),
-        np.zeros((0, 3), np.int32),
-        np.zeros(0),
-        np.zeros((0, 3)),
-    )
