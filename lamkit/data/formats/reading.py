@@ -87,7 +87,28 @@ class Remark:
     last: int | None = None
 
 
+@dataclass(frozen=True)
+class Range:
+    """Part of a big file that can be read by itself, in another process.
+
+    Attributes:
+        start: first byte, or first row of a database.
+        stop: byte or row after the last.
+        first: step of its first frame, as :attr:`Frame.step`.
+        n: frames in it; -1 if that is not known.
+        key: what a reader has to know from before, such as the material that goes on.
+    """
+
+    start: int
+    stop: int
+    first: int
+    n: int = -1
+    key: str = ""
+
+
 Read = Callable[[Path, str, ReadOptions], Iterator[Frame | Dropped | Remark]]
+Cut = Callable[[Path, int], Iterator[Range]]
+ReadRange = Callable[[Path, Range, str, ReadOptions], Iterator[Frame | Dropped | Remark]]
 
 
 @dataclass(frozen=True)
@@ -99,12 +120,16 @@ class Format:
         title: one line for people.
         read: the reader.
         takes_options: it obeys :class:`ReadOptions`; others have keys and units of their own.
+        cut: ranges of about so many bytes that cover a file, in order; None if it cannot be cut.
+        read_range: what ``read`` yields for one such range.
     """
 
     name: str
     title: str
     read: Read
     takes_options: bool = False
+    cut: Cut | None = None
+    read_range: ReadRange | None = None
 
 
 def scaled(
