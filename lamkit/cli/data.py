@@ -80,12 +80,10 @@ def _out(args: argparse.Namespace) -> Path:
 
 def _convert(args: argparse.Namespace) -> dict[str, Any]:
     from lamkit import config
-    from lamkit.data.formats import ReadOptions
+    from lamkit.data.read_options import OPTION_NAMES, ReadOptions
     from lamkit.stages import convert
 
-    given = {
-        name: getattr(args, name) for name in ReadOptions.model_fields if getattr(args, name) is not None
-    }
+    given = {name: getattr(args, name) for name in OPTION_NAMES if getattr(args, name) is not None}
     options = {
         "sources": args.sources,
         "format": args.format,

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator
 
 from lamkit import config, presets
 from lamkit.data.frame import NUMBERS
+from lamkit.data.read_options import ReadOptions
 from lamkit.errors import UserError, suggest
 from lamkit.files import sha256
 
@@ -46,6 +47,7 @@ class Source(config.Model):
 
     Attributes:
         format: reader, as in ``lamkit data convert --format``; null means found out.
+        reading: names, units and signs in the files, where they do not state them; flags go before.
         path: sample data shipped with LAMKit, relative to ``examples/``; null if none is shipped.
         url: download address.
         filename: name of the file to download.
@@ -57,6 +59,7 @@ class Source(config.Model):
     """
 
     format: str | None = None
+    reading: ReadOptions = ReadOptions()
     path: str | None = None
     url: str | None = None
     filename: str | None = None

@@ -14,7 +14,16 @@ from lamkit import config, presets
 from lamkit.console import Progress, log, table
 from lamkit.data.dataset import write_dataset
 from lamkit.data.facts import DatasetFacts
-from lamkit.data.formats import Dropped, Format, ReadOptions, Remark, get_format, plain_file, recognise
+from lamkit.data.formats import (
+    Dropped,
+    Format,
+    ReadOptions,
+    Remark,
+    get_format,
+    options_for,
+    plain_file,
+    recognise,
+)
 from lamkit.data.frame import Frame
 from lamkit.data.heads import load_head
 from lamkit.data.quality import Duplicates, first_fault
@@ -127,6 +136,7 @@ def convert(options: Options, out: Path) -> dict[str, Any]:
     items = expand(options.sources)
     named = None if options.format == "auto" else get_format(options.format)
     facts = head_facts(options.head)
+    options = options.model_copy(update={"reading": options.reading.over(head_reading(options.head))})
     report = Report()
     with Progress(len(items) if len(items) > 1 else None, "converting") as progress:
         frames = _frames(items, named, options, report, progress)
@@ -168,6 +178,12 @@ def head_facts(head: str | None) -> DatasetFacts:
         citation=found.citation,
         notes=notes,
     )
+
+
+def head_reading(head: str | None) -> ReadOptions:
+    """How a head's YAML says that its files are to be read; nothing, if there is no such file."""
+    known = head is not None and (head in presets.files("heads") or Path(head).suffix in (".yaml", ".yml"))
+    return load_head(str(head)).source.reading if known else ReadOptions()
 
 
 def _frames(
@@ -213,10 +229,9 @@ def _one_file(
         entry.error = f"{path}: not a format that is recognised; name it with --format"
         return entry
     entry.format = fmt.name
-    if not fmt.takes_options and options.reading != ReadOptions():
-        raise UserError(f"{path}: {fmt.title} has its own keys and units; leave out the options for them")
+    reading = options_for(fmt, options.reading, path)
     skip = ("labelled",) if options.unlabelled else ()
-    things = _read_safely(path, fmt, options.reading, entry)
+    things = _read_safely(path, fmt, reading, entry)
     for frame in things:
         fault = first_fault(frame, skip=skip) or (DUPLICATE if repeated(frame) else None)
         if fault is not None:

@@ -15,12 +15,16 @@ from lamkit.data.formats.reading import (
     Format,
     ReadOptions,
     Remark,
+    options_for,
     plain_file,
     read_head,
 )
 from lamkit.errors import UserError, suggest
 
-__all__ = ["FORMATS", "Dropped", "Format", "ReadOptions", "Remark", "get_format", "plain_file", "recognise"]
+__all__ = [
+    "FORMATS", "Dropped", "Format", "ReadOptions", "Remark", "get_format", "options_for", "plain_file",
+    "recognise",
+]  # fmt: skip
 
 FORMATS: dict[str, Format] = {
     fmt.name: fmt

@@ -15,14 +15,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from ase import units
 from numpy.typing import NDArray
 
-from lamkit import config
 from lamkit.data.frame import Frame, to_voigt
+from lamkit.data.read_options import OPTION_NAMES, ReadOptions
 from lamkit.errors import UserError
 
 ENERGY_UNITS = {
@@ -34,30 +34,6 @@ ENERGY_UNITS = {
 }
 LENGTH_UNITS = {"A": 1.0, "Bohr": units.Bohr, "nm": 10.0}
 STRESS_UNITS = {"eV/A^3": 1.0, "GPa": units.GPa, "kbar": 0.1 * units.GPa, "bar": 1e-4 * units.GPa}
-
-
-class ReadOptions(config.Model):
-    """How to read files that do not say it themselves.
-
-    Attributes:
-        energy_key: name of the energy in the file; null finds the usual ones.
-        forces_key: name of the forces.
-        stress_key: name of the stress.
-        virial_key: name of the virial (minus volume times stress, in the energy unit).
-        units: unit of energies; forces are in this unit per length unit.
-        length_unit: unit of positions and cells.
-        stress_unit: unit of stresses.
-        stress_sign: ``tension`` (ASE: positive pulls inward) or ``compression`` (VASP, LAMMPS pressure).
-    """
-
-    energy_key: str | None = None
-    forces_key: str | None = None
-    stress_key: str | None = None
-    virial_key: str | None = None
-    units: Literal["eV", "kcal/mol", "kJ/mol", "Hartree", "Ry"] = "eV"
-    length_unit: Literal["A", "Bohr", "nm"] = "A"
-    stress_unit: Literal["eV/A^3", "GPa", "kbar", "bar"] = "eV/A^3"
-    stress_sign: Literal["tension", "compression"] = "tension"
 
 
 @dataclass(frozen=True)
@@ -119,7 +95,9 @@ class Format:
         name: as in ``--format``.
         title: one line for people.
         read: the reader.
-        takes_options: it obeys :class:`ReadOptions`; others have keys and units of their own.
+        takes_options: it obeys all of :class:`ReadOptions`; others have keys and units of their own.
+        options: names of the options that it obeys besides.
+        folder: it reads a whole folder where one is named, instead of the files in it one by one.
         cut: ranges of about so many bytes that cover a file, in order; None if it cannot be cut.
         read_range: what ``read`` yields for one such range.
     """
@@ -128,8 +106,24 @@ class Format:
     title: str
     read: Read
     takes_options: bool = False
+    options: frozenset[str] = frozenset()
+    folder: bool = False
     cut: Cut | None = None
     read_range: ReadRange | None = None
+
+
+def options_for(fmt: Format, reading: ReadOptions, path: Path) -> ReadOptions:
+    """The part of ``reading`` that a format obeys.
+
+    Raises:
+        UserError: a flag was given that has no meaning for this format.
+    """
+    obeyed = frozenset(OPTION_NAMES) if fmt.takes_options else fmt.options
+    wrong = sorted(reading.given - obeyed - set(reading.from_head))
+    if wrong:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in wrong)
+        raise UserError(f"{path}: {fmt.title} has its own keys and units; leave out {flags}")
+    return reading.restricted(obeyed)
 
 
 def scaled(
