@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lamkit.data.formats import any_dpdata, deepmd, extxyz, mlearn, mptrj, vasp
+from lamkit.data.formats import any_dpdata, deepmd, extxyz, json_ranges, mlearn, mptrj, vasp
 from lamkit.data.formats.json_structures import keys_of_first
 from lamkit.data.formats.reading import (
     Dropped,
@@ -33,7 +33,10 @@ FORMATS: dict[str, Format] = {
         Format("vasp/xml", "VASP vasprun.xml", vasp.read_vasprun),
         Format("extxyz", "extended XYZ", extxyz.read_extxyz, takes_options=True),
         Format("ase/db", "ASE database", extxyz.read_ase_db, takes_options=True),
-        Format("mptrj", "Materials Project trajectories, JSON", mptrj.read),
+        Format(
+            "mptrj", "Materials Project trajectories, JSON", mptrj.read,
+            cut=json_ranges.cut, read_range=mptrj.read_range,
+        ),
         Format("mlearn", "mlearn, JSON", mlearn.read),
         Format("deepmd/npy", "DeePMD folders, plain or mixed; LAMKit data sets", deepmd.read),
     )

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from lamkit.data.formats import json_ranges
 from lamkit.data.formats.json_structures import stream, structure
-from lamkit.data.formats.reading import Dropped, ReadOptions, Remark
+from lamkit.data.formats.reading import Dropped, Range, ReadOptions, Remark
 from lamkit.data.frame import Frame, make_frame, to_voigt
 from lamkit.errors import UserError
 from lamkit.keys import KBAR_PER_EV_A3
@@ -23,6 +24,16 @@ def read(file: Path, source: str, options: ReadOptions) -> Iterator[Frame | Drop
     """Frames of an MPtrj JSON file; the group is the mp-id."""
     step = 0
     for mp_id, records in stream(file, "", source, pairs=True):
+        yield from frames_of(mp_id, records, source, options, step)
+        step += len(records)
+
+
+def read_range(
+    file: Path, part: Range, source: str, options: ReadOptions
+) -> Iterator[Frame | Dropped | Remark]:
+    """Frames of a part of the file."""
+    step = part.first
+    for mp_id, records in json_ranges.records(file, part, source):
         yield from frames_of(mp_id, records, source, options, step)
         step += len(records)
 
