@@ -15,8 +15,10 @@ import numpy as np
 from lamkit.console import log
 from lamkit.data.batch import Graph, Shape, make_graph, shape_of
 from lamkit.data.dataset import View
+from lamkit.data.statistics_file import load
 
-SAMPLE = 128  # frames per head whose neighbours are counted
+SAMPLE = 128  # frames per head whose neighbours are counted where no counts are stored
+USUAL = 0.999  # part of the frames for which every batch has room
 MAX_GRAPHS = 64  # frames per batch at most
 WASTE = 0.15  # a second shape must save at least this part of all edge work
 
@@ -27,10 +29,28 @@ class Need(NamedTuple):
     Attributes:
         shape: atoms, edges and graphs (dummies included) of a full batch of this head.
         edges_per_step: mean real edges of such a batch.
+        rare: what the largest frames need, where they are so few that not every batch should be padded for
+            them; None if ``shape`` holds them too.
     """
 
     shape: Shape
     edges_per_step: float
+    rare: Shape | None = None
+
+
+class _Counts(NamedTuple):
+    """Neighbours of a head's frames.
+
+    Attributes:
+        density, deviation: edges per atom, mean and standard deviation over frames.
+        most: edges of the frame that has the most.
+        usual: edges that all but one frame in a thousand do not exceed.
+    """
+
+    density: float
+    deviation: float
+    most: int
+    usual: int
 
 
 def holds(shape: Shape, other: Shape) -> bool:
@@ -39,20 +59,44 @@ def holds(shape: Shape, other: Shape) -> bool:
 
 
 def measure(view: View, cutoff: float, max_neighbors: int | None, batch_atoms: int, seed: int) -> Need:
-    """Count neighbours on a sample of frames, always with the largest frame among them."""
+    """What a head's frames need of a batch.
+
+    The neighbour counts are those stored with the data set, else those of a sample of frames with the
+    largest among them.
+    """
+    counts = _stored(view, cutoff, max_neighbors) or _sampled(view, cutoff, max_neighbors, seed)
+    n_atoms = view.n_atoms
+    largest = int(n_atoms.max())
+    atoms = max(batch_atoms, int(np.quantile(n_atoms, USUAL, method="higher")))
+    # A batch is a sum over frames: its density is near the mean, unless one frame fills it.
+    frames = max(1.0, atoms / float(n_atoms.mean()))
+    full = atoms * (counts.density + 1.5 * counts.deviation / math.sqrt(frames))
+    edges = max(full, counts.usual, 1)
+    graphs = min(MAX_GRAPHS, max(1, round(1.2 * frames), atoms // max(1, int(n_atoms.min())) // 2))
+    shape = Shape(atoms + 1, _round_up(edges), graphs + 1)
+    rare = Shape(max(atoms, largest) + 1, _round_up(max(counts.most, edges)), graphs + 1)
+    return Need(shape, float(atoms * counts.density), None if holds(shape, rare) else rare)
+
+
+def _stored(view: View, cutoff: float, max_neighbors: int | None) -> _Counts | None:
+    """Counts of the whole data set, as the conversion stored them; None where it did not."""
+    statistics = load(view.dataset)
+    setting = statistics.neighbors.setting(cutoff, max_neighbors) if statistics is not None else None
+    if setting is None:
+        return None
+    edges, density = setting
+    deviation = math.sqrt(max(density.rms() ** 2 - density.mean() ** 2, 0.0))
+    usual = math.ceil(edges.quantile(USUAL)) if edges.n >= 1 / (1 - USUAL) else int(edges.largest)
+    return _Counts(density.mean(), deviation, int(edges.largest), usual)
+
+
+def _sampled(view: View, cutoff: float, max_neighbors: int | None, seed: int) -> _Counts:
     generator = np.random.default_rng(seed)
     chosen = set(generator.permutation(len(view))[:SAMPLE].tolist()) | {int(np.argmax(view.n_atoms))}
     graphs = [make_graph(view.frame(i), cutoff, max_neighbors) for i in sorted(chosen)]
-    largest = max(g.n_atoms for g in graphs)
-    atoms = max(batch_atoms, largest)
     density = np.array([g.n_edges / g.n_atoms for g in graphs])
-    # A batch is a sum over frames: its density is near the mean, unless one frame fills it.
-    frames = max(1.0, atoms / float(np.mean([g.n_atoms for g in graphs])))
-    usual = atoms * float(density.mean() + 1.5 * density.std() / math.sqrt(frames))
-    edges = max(usual, *(g.n_edges for g in graphs), 1)
-    smallest = max(1, min(g.n_atoms for g in graphs))
-    graphs_per_batch = min(MAX_GRAPHS, max(1, round(1.2 * frames), atoms // smallest // 2))
-    return Need(Shape(atoms + 1, _round_up(edges), graphs_per_batch + 1), float(atoms * density.mean()))
+    most = max(g.n_edges for g in graphs)
+    return _Counts(float(density.mean()), float(density.std()), most, most)
 
 
 def _round_up(n: float) -> int:
@@ -69,7 +113,8 @@ def _union(needs: Sequence[Need]) -> Shape:
 class Buckets:
     """The shapes of a run and which head uses which.
 
-    A batch that fits none (a frame larger than any that was sampled) adds a shape, and says so.
+    Frames too rare and too large for them share one more, which is compiled only when the first such frame
+    is drawn. A batch that fits none (a frame larger than any that was counted) adds a shape, and says so.
     """
 
     def __init__(self, needs: Sequence[Need], chances: Sequence[float]) -> None:
@@ -82,6 +127,8 @@ class Buckets:
             if cost < min(limit, best):
                 best, groups = cost, candidate
         self.shapes = [_union([needs[i] for i in group]) for group in groups]
+        if rare := [n.rare for n in needs if n.rare is not None]:
+            self.shapes.append(Shape(*(max(shape[i] for shape in rare) for i in range(3))))
         self._of_head = {int(i): k for k, group in enumerate(groups) for i in group}
 
     @staticmethod

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import vesin
+from ase.data import covalent_radii
 from numpy.typing import NDArray
 
 from lamkit.data.frame import SYMBOLS, Frame
@@ -22,6 +23,7 @@ DISTANCES = Axis("linear", 0.0, REACH, 300)
 EDGES = Axis("log", 1.0, 1e7, 280)  # edges of one frame
 DENSITIES = Axis("log", 0.1, 1000.0, 160)  # edges per atom of one frame
 NEIGHBORS = Axis("linear", -0.5, 1999.5, 2000)  # neighbours of one atom
+SHOWN_PAIRS = 40  # of elements, in reports
 _BALL = 4 / 3 * np.pi * REACH**3
 _LARGER = 1.1  # a frame that promises so many times the edges of all before is counted in any case
 _BUFFER = 100_000  # pairs held back
@@ -186,11 +188,21 @@ class NeighborCounts:
                 for (cutoff, limit), setting in self._settings.items()
             ],
             "neighbors_per_atom": {f"{c:g}": h.summary() for c, h in self._neighbors.items()},
-            "closest": {
-                "-".join(SYMBOLS[z] for z in pair): {"distance": distance, "where": where}
-                for pair, (distance, where) in sorted(self._closest.items(), key=lambda item: item[1][0])
-            },
+            "closest": self._contacts(),
         }
+
+    def _contacts(self) -> list[dict[str, Any]]:
+        """The smallest distance of each pair of elements, the shortest bonds for their radii first."""
+        found = [
+            {
+                "pair": "-".join(SYMBOLS[z] for z in pair),
+                "distance": distance,
+                "of_bond": distance / float(covalent_radii[list(pair)].sum()),
+                "where": where,
+            }
+            for pair, (distance, where) in self._closest.items()
+        ]
+        return sorted(found, key=lambda entry: entry["of_bond"])[:SHOWN_PAIRS]
 
     def to_json(self) -> dict[str, Any]:
         """Everything, in types that JSON knows."""
