@@ -8,7 +8,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lamkit.data.formats import any_dpdata, deepmd, extxyz, json_ranges, mlearn, mptrj, vasp
+from lamkit.data.formats import (
+    alexandria,
+    any_dpdata,
+    ase_files,
+    deepmd,
+    extxyz,
+    jarvis,
+    json_ranges,
+    mlearn,
+    mptrj,
+    n2p2,
+    vasp,
+)
 from lamkit.data.formats.json_structures import keys_of_first
 from lamkit.data.formats.reading import (
     Dropped,
@@ -32,12 +44,18 @@ FORMATS: dict[str, Format] = {
         Format("vasp/outcar", "VASP OUTCAR", vasp.read_outcar),
         Format("vasp/xml", "VASP vasprun.xml", vasp.read_vasprun),
         Format("extxyz", "extended XYZ", extxyz.read_extxyz, takes_options=True),
-        Format("ase/db", "ASE database", extxyz.read_ase_db, takes_options=True),
+        Format("ase/db", "ASE database (SQLite)", ase_files.read_db, takes_options=True),
+        Format("ase/lmdb", "ASE database (LMDB), as OMat24", ase_files.read_aselmdb, takes_options=True),
+        Format("ase/traj", "ASE trajectory", ase_files.read_traj),
+        Format("qe/pw", "Quantum ESPRESSO, output of pw.x", ase_files.read_pw),
+        Format("n2p2", "RuNNer and n2p2, input.data", n2p2.read, options=n2p2.OBEYS),
         Format(
             "mptrj", "Materials Project trajectories, JSON", mptrj.read,
-            cut=json_ranges.cut, read_range=mptrj.read_range,
+            options=mptrj.OBEYS, cut=json_ranges.cut, read_range=mptrj.read_range,
         ),
         Format("mlearn", "mlearn, JSON", mlearn.read),
+        Format("jarvis", "JARVIS-DFT force-field sets, JSON", jarvis.read),
+        Format("alexandria", "Alexandria relaxation paths, JSON", alexandria.read),
         Format("deepmd/npy", "DeePMD folders, plain or mixed; LAMKit data sets", deepmd.read),
     )
 }
@@ -96,6 +114,10 @@ def recognise(path: Path) -> Format | None:
 def _recognise_json(path: Path) -> Format | None:
     with plain_file(path) as file:
         kind, keys = keys_of_first(file)
+    if kind == "list" and {"jid", "atoms", "total_energy", "forces"} <= keys:
+        return FORMATS["jarvis"]
+    if kind == "object" and "steps" in keys:
+        return FORMATS["alexandria"]
     if kind == "object" and {"structure", "uncorrected_total_energy"} <= keys:
         return FORMATS["mptrj"]
     if kind == "list" and {"structure", "outputs", "virial_stress"} <= keys:
