@@ -27,11 +27,11 @@ from lamkit.data.storage import (
     SPLITS,
     System,
     SystemSet,
-    count_elements,
     find_systems,
     open_system,
     stress_of,
 )
+from lamkit.data.view import View
 from lamkit.data.write import DatasetWriter, completed_facts, write_frames
 from lamkit.errors import UserError
 
@@ -86,9 +86,21 @@ class Dataset:
             source=self.sources[record["source"]] if record is not None else str(system.path),
             step=int(record["step"]) if record is not None else self._foreign_step(place, row),
             group=self.group_names[record["group"]] if record is not None else self._relative(system.path),
+            info={} if record is None else self._info(record),
             **labels,
         )
         return replace(frame, stress=stress_of(values, volume(frame) if frame.pbc.all() else 0.0))
+
+    def _info(self, record: np.void) -> dict[str, str | float]:
+        """What the side-car knows of a frame besides its origin."""
+        info: dict[str, str | float] = {}
+        if "material" not in (record.dtype.names or ()):
+            return info
+        if record["material"] >= 0:
+            info["material"] = self.material_names[record["material"]]
+        if np.isfinite(record["temperature"]):
+            info["temperature"] = float(record["temperature"])
+        return info
 
     def _foreign_step(self, place: SystemSet, row: int) -> int:
         sets = self._systems[place.system].sets
@@ -106,6 +118,11 @@ class Dataset:
     def group_names(self) -> list[str]:
         """Name of each group."""
         return self._names("groups.txt")
+
+    @cached_property
+    def material_names(self) -> list[str]:
+        """Name of each material, such as an mp-id; empty where no source named any."""
+        return self._names("materials.txt") if (self.path / "materials.txt").is_file() else []
 
     def _names(self, file: str) -> list[str]:
         if self.foreign:
@@ -126,6 +143,10 @@ class Dataset:
     @cached_property
     def _records(self) -> NDArray:
         return np.concatenate([s.arrays()["frames"] for s in self._sets])
+
+    def _recorded(self, name: str) -> bool:
+        """Whether the side-car has this column; it came later than the first data sets."""
+        return name in (self._records.dtype.names or ())
 
     @cached_property
     def n_atoms(self) -> NDArray[np.int32]:
@@ -160,6 +181,20 @@ class Dataset:
     def source_ids(self) -> NDArray[np.int32]:
         """Source of each frame, an index into ``sources``, ``[n_frames]``."""
         return self.groups if self.foreign else np.ascontiguousarray(self._records["source"])
+
+    @cached_property
+    def materials(self) -> NDArray[np.int32]:
+        """Material of each frame, an index into ``material_names``, ``[n_frames]``, -1 where not known."""
+        if self.foreign or not self._recorded("material"):
+            return np.full(len(self), -1, dtype=np.int32)
+        return np.ascontiguousarray(self._records["material"])
+
+    @cached_property
+    def temperatures(self) -> NDArray[np.float32]:
+        """Temperature in K of the run that each frame comes from, ``[n_frames]``, NaN where not known."""
+        if self.foreign or not self._recorded("temperature"):
+            return np.full(len(self), np.nan, dtype=np.float32)
+        return np.ascontiguousarray(self._records["temperature"])
 
     @cached_property
     def energies(self) -> NDArray[np.float64]:
@@ -207,103 +242,6 @@ class Dataset:
     def subset(self, indices: ArrayLike) -> View:
         """The frames ``indices``, in that order, with the same interface."""
         return View(self, np.asarray(indices, dtype=np.int64))
-
-
-class View:
-    """Some frames of a data set, with the data set's interface.
-
-    Args:
-        dataset: the whole.
-        indices: which frames, in which order.
-    """
-
-    def __init__(self, dataset: Dataset, indices: NDArray[np.int64]) -> None:
-        if len(indices) and not (indices.min() >= 0 and indices.max() < len(dataset)):
-            raise IndexError(
-                f"indices up to {indices.max()} of {dataset.path}, which has {len(dataset)} frames"
-            )
-        self.dataset, self.indices = dataset, indices
-        self.path, self.facts = dataset.path, dataset.facts
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __repr__(self) -> str:
-        return f"View({str(self.path)!r}, {len(self)} of {len(self.dataset)} frames)"
-
-    def frame(self, i: int) -> Frame:
-        """Frame ``i`` of the view."""
-        if not 0 <= i < len(self):
-            raise IndexError(f"frame {i} of a view of {len(self)} frames")
-        return self.dataset.frame(int(self.indices[i]))
-
-    @property
-    def group_names(self) -> list[str]:
-        """Name of each group of the whole data set."""
-        return self.dataset.group_names
-
-    @property
-    def sources(self) -> list[str]:
-        """Files that the frames of the whole data set came from."""
-        return self.dataset.sources
-
-    @property
-    def n_atoms(self) -> NDArray[np.int32]:
-        """Atoms of each frame."""
-        return self.dataset.n_atoms[self.indices]
-
-    @property
-    def groups(self) -> NDArray[np.int32]:
-        """Group of each frame."""
-        return self.dataset.groups[self.indices]
-
-    @property
-    def steps(self) -> NDArray[np.int64]:
-        """Step of each frame in its source."""
-        return self.dataset.steps[self.indices]
-
-    @property
-    def source_ids(self) -> NDArray[np.int32]:
-        """Source of each frame."""
-        return self.dataset.source_ids[self.indices]
-
-    @property
-    def energies(self) -> NDArray[np.float64]:
-        """Total energy of each frame in eV, NaN where missing."""
-        return self.dataset.energies[self.indices]
-
-    @cached_property
-    def elements(self) -> list[int]:
-        """Atomic numbers that occur in these frames, ascending."""
-        numbers = np.array(self.dataset.elements, dtype=np.int64)
-        present = np.zeros(len(numbers), dtype=bool)
-        for _, counts in self.composition_chunks():
-            present |= counts.any(axis=0)
-        return [int(z) for z in numbers[present]]
-
-    def compositions(self) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Atoms of each element in each frame, ``[n_frames, n_elements]``, and the elements' numbers."""
-        numbers = np.array(self.dataset.elements, dtype=np.int64)
-        counts = np.zeros((len(self), len(numbers)), dtype=np.int32)
-        for piece, rows in self.composition_chunks():
-            counts[piece] = rows
-        return counts, numbers
-
-    def composition_chunks(self, size: int = 65536) -> Iterator[tuple[slice, NDArray[np.int32]]]:
-        """:meth:`compositions` in pieces of at most ``size`` frames."""
-        column = np.full(119, -1)
-        column[self.dataset.elements] = np.arange(len(self.dataset.elements))
-        width = len(self.dataset.elements)
-        for start in range(0, len(self), size):
-            piece = slice(start, min(start + size, len(self)))
-            counts = np.zeros((piece.stop - start, width), dtype=np.int32)
-            for places, system, place, rows in self.dataset.blocks(self.indices[piece]):
-                counts[places] = count_elements(system, place, rows, column, width)
-            yield piece, counts
-
-    def subset(self, indices: ArrayLike) -> View:
-        """Some frames of this view."""
-        return View(self.dataset, self.indices[np.asarray(indices, dtype=np.int64)])
 
 
 def open_dataset(path: str | Path) -> Dataset:

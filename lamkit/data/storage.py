@@ -22,7 +22,16 @@ from numpy.typing import NDArray
 from lamkit.data.frame import numbers_of, to_voigt
 from lamkit.errors import UserError
 
-FRAME_RECORD = np.dtype([("source", "<i4"), ("step", "<i8"), ("group", "<i4"), ("split", "i1")])
+FRAME_RECORD = np.dtype(
+    [
+        ("source", "<i4"),
+        ("step", "<i8"),
+        ("group", "<i4"),
+        ("split", "i1"),
+        ("material", "<i4"),  # -1: not known
+        ("temperature", "<f4"),  # K; NaN: not known
+    ]
+)
 SPLITS = ("", "train", "valid", "test")  # meaning of the number in FRAME_RECORD's "split"
 ARRAYS = ("coord", "box", "energy", "force", "virial", "stress", "real_atom_types", "frames")
 
@@ -125,7 +134,7 @@ def _open_arrays(folder: Path, stamp: tuple[int, int], n_frames: int) -> Mapping
     """Memory maps of the arrays of a set, ``[n_frames, row_items]``; frame records ``[n_frames]``."""
     arrays = {}
     for name, place in _layouts(folder, stamp, n_frames).items():
-        shape = (n_frames,) if place.dtype == FRAME_RECORD else (n_frames, place.row_items)
+        shape = (n_frames,) if place.dtype.names else (n_frames, place.row_items)
         arrays[name] = np.memmap(place.file, place.dtype, mode="r", offset=place.offset, shape=shape)
     return arrays
 

@@ -10,7 +10,7 @@ import datetime
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,16 +52,42 @@ def folder_name(key: SystemKey) -> str:
     return ".".join(parts)
 
 
-class _Names:
+class Block(NamedTuple):
+    """Frames of one system as arrays; what its key does not name as a label is None.
+
+    Attributes:
+        key: their system.
+        numbers: atomic numbers, ``[k, n_atoms]``.
+        positions: Å, ``[k, n_atoms, 3]``.
+        cells: Å, ``[k, 3, 3]``.
+        records: where each comes from, ``[k]`` of ``FRAME_RECORD``, its numbers those of the writer's names.
+        energies: eV, ``[k]``.
+        forces: eV/Å, ``[k, n_atoms, 3]``.
+        stress: eV/Å³, ``[k, 6]``.
+    """
+
+    key: SystemKey
+    numbers: NDArray[np.integer]
+    positions: NDArray[np.float64]
+    cells: NDArray[np.float64]
+    records: NDArray
+    energies: NDArray[np.float64] | None
+    forces: NDArray[np.float64] | None
+    stress: NDArray[np.float64] | None
+
+
+class Names:
     """Numbers for names, in the order of first use."""
 
     def __init__(self) -> None:
         self.index: dict[str, int] = {}
 
     def __call__(self, name: str) -> int:
+        """Number of a name; a new one gets the next."""
         return self.index.setdefault(" ".join(name.split()) or "-", len(self.index))
 
     def write(self, file: Path) -> None:
+        """Write the names, one on each line."""
         file.write_text("".join(f"{name}\n" for name in self.index), encoding="utf-8")
 
 
@@ -72,19 +98,21 @@ class _SystemWriter:
         self.folder, self.key = folder, key
         self.n_sets = 0
         self.arrays: dict[str, GrowingArray] = {}
-        self.pending: list[dict[str, Any]] = []
+        self.pending: list[dict[str, NDArray]] = []
         folder.mkdir()
 
     def flush(self) -> None:
         """Write what is pending, starting a new set wherever one is full."""
-        start = 0
-        while start < len(self.pending):
+        if not self.pending:
+            return
+        columns = {name: np.concatenate([rows[name] for rows in self.pending]) for name in self.pending[0]}
+        n_rows, start = len(columns["coord"]), 0
+        while start < n_rows:
             if not self.arrays or self.arrays["coord"].n_rows >= SET_FRAMES:
                 self._next_set()
             stop = start + SET_FRAMES - self.arrays["coord"].n_rows
-            rows = self.pending[start:stop]
             for name, array in self.arrays.items():
-                array.append(np.array([row[name] for row in rows], dtype=array.dtype))
+                array.append(columns[name][start:stop])
             start = stop
         self.pending.clear()
 
@@ -135,40 +163,75 @@ class DatasetWriter:
     def __init__(self, folder: Path, split: str = "") -> None:
         self.folder = folder
         self.split = SPLITS.index(split)
-        self.types: dict[int, int] = {}
-        self.sources, self.groups = _Names(), _Names()
+        self.types = np.full(len(SYMBOLS), -1, dtype=np.int32)  # type of each element, in order of appearance
+        self.sources, self.groups, self.materials = Names(), Names(), Names()
         self.systems: dict[SystemKey, _SystemWriter] = {}
         self.n_frames = self.n_atoms = self._pending_atoms = 0
         self.labels = {"energy": 0, "forces": 0, "stress": 0, "stress_partly": 0}
 
     def add(self, frame: Frame) -> None:
         """Append one frame."""
-        key = system_key(frame)
-        if key not in self.systems:
-            self.systems[key] = _SystemWriter(self.folder / folder_name(key), key)
-        types = [self.types.setdefault(int(z), len(self.types)) for z in frame.numbers]
-        row: dict[str, Any] = {
-            "coord": frame.positions.ravel(),
-            "real_atom_types": types,
-            "box": complete_cell(frame).ravel(),
-            "frames": (self.sources(frame.source), frame.step, self.groups(frame.group), self.split),
-            "energy": frame.energy,
-            "force": None if frame.forces is None else frame.forces.ravel(),
+        material, temperature = frame.info.get("material"), frame.info.get("temperature")
+        record = (
+            self.sources(frame.source),
+            frame.step,
+            self.groups(frame.group),
+            self.split,
+            -1 if material is None else self.materials(str(material)),
+            np.nan if temperature is None else temperature,
+        )
+        self.add_block(
+            Block(
+                system_key(frame),
+                frame.numbers[None],
+                frame.positions[None],
+                frame.cell[None],
+                np.array([record], dtype=FRAME_RECORD),
+                None if frame.energy is None else np.array([frame.energy]),
+                None if frame.forces is None else frame.forces[None],
+                None if frame.stress is None else frame.stress[None],
+            )
+        )
+
+    def add_block(self, block: Block) -> None:
+        """Append frames of one system; the numbers in their records are those of this writer's names."""
+        n_frames, n_atoms = block.numbers.shape
+        if block.key not in self.systems:
+            self.systems[block.key] = _SystemWriter(self.folder / folder_name(block.key), block.key)
+        columns = {
+            "coord": block.positions.reshape(n_frames, -1),
+            "real_atom_types": self._types_of(block.numbers),
+            "box": completed_cells(block).reshape(n_frames, 9),
+            "frames": block.records,
         }
-        if frame.stress is not None:
-            row["stress"] = frame.stress
-            row["virial"] = -volume(frame) * from_voigt(frame.stress).ravel()  # DeePMD: -V * stress, eV
-        self.systems[key].pending.append(row)
-        self._count(frame, key)
+        if block.energies is not None:
+            columns["energy"] = block.energies
+        if block.forces is not None:
+            columns["force"] = block.forces.reshape(n_frames, -1)
+        if block.stress is not None:
+            columns["stress"] = block.stress
+            volumes = np.abs(np.linalg.det(block.cells))
+            virial = -volumes[:, None, None] * from_voigt(block.stress)  # DeePMD: -V * stress, eV
+            columns["virial"] = virial.reshape(n_frames, 9)
+        self.systems[block.key].pending.append(columns)
+        self.n_frames += n_frames
+        self.n_atoms += n_frames * n_atoms
+        self._pending_atoms += n_frames * n_atoms
+        for letter, name in (("e", "energy"), ("f", "forces"), ("v", "stress"), ("s", "stress_partly")):
+            self.labels[name] += n_frames * (letter in block.key[2])
         if self._pending_atoms > BUFFER_ATOMS:
             self.flush()
 
-    def _count(self, frame: Frame, key: SystemKey) -> None:
-        self.n_frames += 1
-        self.n_atoms += len(frame)
-        self._pending_atoms += len(frame)
-        for letter, name in (("e", "energy"), ("f", "forces"), ("v", "stress"), ("s", "stress_partly")):
-            self.labels[name] += letter in key[2]
+    def _types_of(self, numbers: NDArray[np.integer]) -> NDArray[np.int32]:
+        """Types of the atoms; elements that come for the first time get the next one."""
+        new = np.flatnonzero((np.bincount(numbers.ravel(), minlength=len(SYMBOLS)) > 0) & (self.types < 0))
+        self.types[new] = self.types.max() + 1 + np.arange(len(new))
+        return self.types[numbers]
+
+    @property
+    def elements(self) -> list[int]:
+        """Atomic numbers that occurred, ascending."""
+        return [int(z) for z in np.flatnonzero(self.types >= 0)]
 
     def flush(self) -> None:
         """Write out all frames held back."""
@@ -179,26 +242,36 @@ class DatasetWriter:
     def close(self) -> None:
         """Write everything but ``dataset.yaml``."""
         self.flush()
-        type_map = [SYMBOLS[z] for z in self.types]
+        type_map = [SYMBOLS[z] for z in sorted(self.elements, key=lambda z: self.types[z])]
         for system in self.systems.values():
             system.close(type_map)
         self.sources.write(self.folder / "sources.txt")
         self.groups.write(self.folder / "groups.txt")
+        if self.materials.index:
+            self.materials.write(self.folder / "materials.txt")
 
 
-def complete_cell(frame: Frame) -> NDArray[np.float64]:
-    """The cell with a vector for each axis, as files need: axes without one get room for all atoms.
+def completed_cells(block: Block) -> NDArray[np.float64]:
+    """Cells with a vector for each axis, as files need, ``[k, 3, 3]``."""
+    if block.key[1] in ("TTT", "FFF"):
+        return block.cells
+    return np.array(
+        [complete_cell(cell, place) for cell, place in zip(block.cells, block.positions, strict=True)]
+    )
+
+
+def complete_cell(cell: NDArray[np.float64], positions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A cell with a vector for each axis: axes without one get room for all atoms.
 
     Only axes that are not periodic may lack a vector; the length given to them has no physical meaning.
     """
-    cell = frame.cell
     missing = ~cell.any(axis=1)
     if not missing.any() or missing.all():
         return cell
     from ase.geometry import complete_cell as orthogonal
 
     full = orthogonal(cell)
-    extent = float(np.ptp(frame.positions, axis=0).max()) + 20.0  # Å; 20 of vacuum
+    extent = float(np.ptp(positions, axis=0).max()) + 20.0  # Å; 20 of vacuum
     full[missing] *= extent / np.linalg.norm(full[missing], axis=1, keepdims=True)
     return full
 
@@ -257,7 +330,7 @@ def completed_facts(facts: DatasetFacts, folder: Path, writer: DatasetWriter) ->
             "n_atoms": writer.n_atoms,
             "n_groups": len(writer.groups.index),
             "labels": writer.labels,
-            "elements": [SYMBOLS[z] for z in sorted(writer.types)],
+            "elements": [SYMBOLS[z] for z in writer.elements],
             "units": UNITS,
             "converter": f"lamkit {lamkit.__version__}",
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
