@@ -7,11 +7,12 @@ merge, and are stored as JSON in between.
 from __future__ import annotations
 
 import csv
-import io
+import os
 from array import array
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 DROPPED, FLAGGED = "dropped", "remarks"  # names in JSON; a remark is about a frame that was kept
@@ -219,26 +220,18 @@ class Ledger:
             "ignored": self.ignored,
         }
 
-    def csv(self) -> str:
+    def write_csv(self, file: Path) -> None:
         """Every frame that was dropped or flagged: outcome, file, reason, first and last step, frames.
 
         Frames whose steps the reader could not tell stand in a line without steps.
         """
-        stream = io.StringIO()
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["outcome", "file", "reason", "first_step", "last_step", "frames"])
-        for entry in self.files.values():
-            for (outcome, reason), line in entry.lines.items():
-                word = "dropped" if outcome == DROPPED else "flagged"
-                told = 0
-                for first, last in line.pairs():
-                    writer.writerow([word, entry.path, reason, first, last, last - first + 1])
-                    told += last - first + 1
-                if line.count > told:
-                    writer.writerow([word, entry.path, reason, "", "", line.count - told])
-            if entry.error:
-                writer.writerow(["not read", entry.path, entry.error, "", "", ""])
-        return stream.getvalue()
+        temporary = file.with_name(f".{file.name}.tmp")
+        with open(temporary, "w", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow(["outcome", "file", "reason", "first_step", "last_step", "frames"])
+            for entry in self.files.values():
+                writer.writerows(_csv_rows(entry))
+        os.replace(temporary, file)
 
     def to_json(self) -> dict[str, Any]:
         """Everything, compactly."""
@@ -252,3 +245,15 @@ class Ledger:
         self.files = {entry.path: entry for entry in entries}
         self.ignored = list(data["ignored"])
         return self
+
+
+def _csv_rows(entry: FileEntry) -> Iterator[list[object]]:
+    for (outcome, reason), line in entry.lines.items():
+        word, told = ("dropped" if outcome == DROPPED else "flagged"), 0
+        for first, last in line.pairs():
+            yield [word, entry.path, reason, first, last, last - first + 1]
+            told += last - first + 1
+        if line.count > told:
+            yield [word, entry.path, reason, "", "", line.count - told]
+    if entry.error:
+        yield ["not read", entry.path, entry.error, "", "", ""]

@@ -40,6 +40,13 @@ figcaption, .note { color: var(--soft); font-size: .9rem; }
 .card { border: 1px solid var(--line); border-radius: 8px; padding: .6rem 1rem; min-width: 9.5rem; }
 .card b { display: block; font-size: 1.35rem; font-weight: 650; }
 .card span { color: var(--soft); font-size: .88rem; }
+details { margin: .6rem 0; }
+summary { cursor: pointer; color: var(--mark); }
+.good, .bad { border-left: 4px solid #009e73; background: #eef8f4; padding: .45rem .9rem; margin: .5rem 0;
+              border-radius: 4px; max-width: 60rem; }
+.bad { border-color: #d55e00; background: #fdf3ec; }
+td { overflow-wrap: anywhere; }
+td.n { overflow-wrap: normal; }
 code { background: var(--back); padding: .1em .3em; border-radius: 4px; font-size: .9em; }
 ul { padding-left: 1.2rem; }
 @media print { body { background: #fff; } section { border: none; } nav { display: none; } }
@@ -131,6 +138,16 @@ def cards(values: Mapping[str, str]) -> str:
 def paragraph(text: str, *, note: bool = False) -> str:
     """A paragraph of plain text."""
     return f"<p{' class=note' if note else ''}>{escape(text)}</p>"
+
+
+def notice(text: str, *, good: bool) -> str:
+    """A sentence that should be seen first."""
+    return f'<p class="{"good" if good else "bad"}">{escape(text)}</p>'
+
+
+def folded(title: str, body: str) -> str:
+    """HTML that is shown when its title is clicked."""
+    return f"<details><summary>{escape(title)}</summary>\n{body}\n</details>"
 
 
 def heading(text: str) -> str:

@@ -15,6 +15,7 @@ from lamkit.console import duration
 from lamkit.report import html, plots
 from lamkit.report.plots import Curve
 from lamkit.report.runs import ENERGY, FORCES, Data, Distillation, Evaluation, Training
+from lamkit.report.text import count, number
 
 Figures = dict[str, bytes]
 
@@ -46,12 +47,12 @@ def data(sets: Sequence[Data]) -> str:
     rows = [
         [
             _data_name(d),
-            _count(d.report.get("kept", d.facts.get("n_frames"))),
-            _count(_dropped(d)),
-            _count(d.facts.get("n_atoms")),
+            count(d.report.get("kept", d.facts.get("n_frames"))),
+            count(_dropped(d)),
+            count(d.facts.get("n_atoms")),
             _elements(d.facts.get("elements") or []),
             _level(d.facts.get("level_of_theory")),
-            ", ".join(f"{name} {_count(n)}" for name, n in (d.facts.get("labels") or {}).items() if n),
+            ", ".join(f"{name} {count(n)}" for name, n in (d.facts.get("labels") or {}).items() if n),
         ]
         for d in sets
     ]
@@ -61,7 +62,7 @@ def data(sets: Sequence[Data]) -> str:
         reasons = d.report.get("dropped") or {}
         if isinstance(reasons, Mapping) and reasons:
             parts.append(html.heading(f"Dropped from {_data_name(d)}"))
-            parts.append(html.bullets([f"{_count(n)} × {reason}" for reason, n in reasons.items()]))
+            parts.append(html.bullets([f"{count(n)} × {reason}" for reason, n in reasons.items()]))
     return "".join(parts)
 
 
@@ -118,8 +119,8 @@ def _ends(run: Training, baselines: Mapping[str, float]) -> str:
         steps = [int(c.steps[-1]) for c in (forces, energy) if c is not None]
         rows.append(
             [
-                head, max(steps, default=0), *(_number(f(forces)) for f in (_first, _last, _best)),
-                _number(baselines.get(head)), _number(_first(energy)), _number(_last(energy)),
+                head, max(steps, default=0), *(number(f(forces)) for f in (_first, _last, _best)),
+                number(baselines.get(head)), number(_first(energy)), number(_last(energy)),
             ]
         )  # fmt: skip
     headers = ["head", "steps", "F first", "F last", "F best", "F of zero forces", "E first", "E last"]
@@ -165,7 +166,7 @@ def equal_steps(ours: Curve, theirs: Curve) -> list[str]:
     best = [float(np.nanmin(c.values[c.steps <= last])) for c in (ours, theirs)]
     level = np.flatnonzero(ours.values <= best[1])
     reached = str(int(ours.steps[level[0]])) if level.size else "never"
-    return [str(int(last)), _number(best[0]), _number(best[1]), f"{best[0] / best[1]:.2f}", reached]
+    return [str(int(last)), number(best[0]), number(best[1]), f"{best[0] / best[1]:.2f}", reached]
 
 
 def headline(finetuned: Training, scratch: Training) -> dict[str, str]:
@@ -173,7 +174,7 @@ def headline(finetuned: Training, scratch: Training) -> dict[str, str]:
     for head in finetuned.errors:
         ours, theirs = finetuned.curve(head, FORCES), _counterpart(scratch, head, FORCES)
         if ours is not None and theirs is not None:
-            best = _number(_best(ours)), _number(_best(theirs))
+            best = number(_best(ours)), number(_best(theirs))
             return {
                 f"force RMSE of {head}, fine-tuned": f"{best[0]} meV/Å",
                 "from scratch": f"{best[1]} meV/Å",
@@ -200,7 +201,7 @@ def _rounds(rounds: Sequence[Mapping[str, Any]]) -> str:
         return ""
     rows = [
         [
-            r.get("round"), _count(r.get("candidates")), _count(r.get("frames")), _count(r.get("steps")),
+            r.get("round"), count(r.get("candidates")), count(r.get("frames")), count(r.get("steps")),
             _milli(r.get("heldout_energy_rmse")), _milli(r.get("heldout_forces_rmse")), _milli(r.get("threshold")),
             "yes" if r.get("converged") else "no",
         ]
@@ -216,7 +217,7 @@ def _models(found: Distillation, figures: Figures) -> str:
     models = models_of(found)
     rows = [
         [
-            name, _count(m.get("parameters")), _number(m.get("ms_per_step")), _number(m.get("us_per_step_atom")),
+            name, count(m.get("parameters")), number(m.get("ms_per_step")), number(m.get("us_per_step_atom")),
             *(_milli(m.get(k)) for k in ("energy_mae", "forces_mae", "forces_rmse")),
         ]
         for name, m in models.items()
@@ -266,8 +267,8 @@ def evaluations(found: Sequence[Evaluation], figures: Figures) -> str:
     """Errors of each evaluation with its parity plots."""
     rows = [
         [
-            e.label, head, _count(r.get("n_frames")), *(_milli(r.get(k)) for k in MILLI),
-            _number(r.get("forces_cosine")), _number(r.get("fwt_0.03")), _milli(r.get("stress_mae")),
+            e.label, head, count(r.get("n_frames")), *(_milli(r.get(k)) for k in MILLI),
+            number(r.get("forces_cosine")), number(r.get("fwt_0.03")), _milli(r.get("stress_mae")),
         ]
         for e in found
         for head, r in e.errors.items()
@@ -341,17 +342,5 @@ def _best(curve: Curve | None) -> float | None:
     return _pick(curve, np.min)
 
 
-def _number(value: float | None) -> str:
-    """Three significant digits, without powers of ten."""
-    if value is None or not np.isfinite(value):
-        return "–"
-    digits = 0 if value == 0 else max(0, 2 - int(np.floor(np.log10(abs(value)))))
-    return f"{value:.{min(digits, 6)}f}"
-
-
 def _milli(value: float | None) -> str:
-    return _number(None if value is None else 1000 * value)
-
-
-def _count(value: Any) -> str:
-    return "–" if value is None else f"{int(value):,}".replace(",", " ")
+    return number(None if value is None else 1000 * value)
