@@ -13,6 +13,7 @@ from pydantic import Field, field_validator
 
 from lamkit import config, presets
 from lamkit.data.frame import NUMBERS
+from lamkit.data.quality_settings import Checks
 from lamkit.data.read_options import ReadOptions
 from lamkit.errors import UserError, suggest
 from lamkit.files import sha256
@@ -97,6 +98,7 @@ class HeadConfig(config.Model):
         source: where the data come from.
         reference_prior: energy per atom of elements in eV, toward which the fitted reference is drawn.
         loss: default weights of the loss.
+        checks: which quality checks are made on its frames, and with what limits.
         citation: what to cite.
         notes: anything a user should know.
     """
@@ -110,6 +112,7 @@ class HeadConfig(config.Model):
     source: Source = Source()
     reference_prior: dict[str, float] | None = None
     loss: LossWeights = LossWeights()
+    checks: Checks = Checks()
     citation: str | list[str] | None = None
     notes: str | list[str] | None = None
 
