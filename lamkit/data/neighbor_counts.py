@@ -161,6 +161,11 @@ class NeighborCounts:
         self._flush()
         return self._settings.get((cutoff, limit)) if limit is not None and self.n_counted else None
 
+    def within(self, cutoff: float) -> Histogram:
+        """Neighbours of each atom within ``cutoff`` Å (4, 5 or 6), no limit applied."""
+        self._flush()
+        return self._neighbors[cutoff]
+
     @property
     def distances(self) -> Histogram:
         """Distances of all pairs up to ``REACH``, Å."""

@@ -18,6 +18,7 @@ from lamkit.report.text import count, number, share
 
 FILES_SHOWN = 150
 LINES_SHOWN = 80  # lines of files and steps; all are in report.csv
+FEW = 12  # rows of a table that are shown without a click
 LEVEL_KEYS = {
     "functional": "functional",
     "hubbard_u": "Hubbard U",
@@ -62,35 +63,37 @@ def _summary(content: dict[str, Any]) -> str:
         "elements": count(len(result["elements"])),
     }
     if reference:
-        cards["reference energies determined"] = f"{reference['rank']} of {reference['n_elements']}"
-    return html.cards(cards) + "".join(html.notice(text, good=good) for good, text in attention(content))
+        cards["rank of the reference fit"] = f"{reference['rank']} of {reference['n_elements']}"
+    said = attention(content)
+    calm = ["Every file was read and every frame is in the data set; nothing was flagged."]
+    return html.cards(cards) + html.notice(said or calm, good=not said)
 
 
-def attention(content: dict[str, Any]) -> list[tuple[bool, str]]:
-    """What a reader should know first, as (all is well, sentence)."""
-    said: list[tuple[bool, str]] = []
+def attention(content: dict[str, Any]) -> list[str]:
+    """What a reader should look at first, in sentences; empty if all is well."""
+    said: list[str] = []
     failed = [f for f in content["files"] if f["error"]]
     total = content["kept"] + sum(content["dropped"].values())
     if failed:
-        said.append(
-            (False, f"{len(failed)} of {len(content['files'])} files could not be read to their end.")
-        )
+        said.append(f"{len(failed)} of {len(content['files'])} files could not be read to their end.")
     for reason, n in list(content["dropped"].items())[:4]:
-        said.append((False, f"{count(n)} frames dropped ({share(n, total)}): {reason}."))
+        said.append(f"{count(n)} frames dropped ({share(n, total)}): {reason}.")
     if len(content["dropped"]) > 4:
-        said.append((False, f"… and {len(content['dropped']) - 4} more reasons, below."))
+        said.append(f"… and {len(content['dropped']) - 4} more reasons, below.")
     for text, n in list(content["remarks"].items())[:4]:
-        said.append((False, f"{count(n)} frames flagged: {text}."))
-    said += [(False, f"{finding['reason']}.") for finding in content["findings"]]
+        said.append(f"{count(n)} frames flagged: {text}.")
+    said += [f"{finding['reason']}." for finding in content["findings"]]
     if (
         functionals := {f.get("functional") for f in content["level_of_theory"]["found"]} - {None, ""}
     ) and len(functionals) > 1:
-        said.append((False, f"Files state different functionals: {', '.join(sorted(functionals))}."))
-    for text in content["statistics"].get("reference", {}).get("not_determined", []):
-        said.append((False, f"Reference energies: {text}. The prior decides how the energy is shared."))
+        said.append(f"Files state different functionals: {', '.join(sorted(functionals))}.")
+    reference = content["statistics"].get("reference", {})
+    shared = "the prior decides" if reference.get("prior") else "they share the mean energy per atom"
+    for text in reference.get("not_determined", []):
+        said.append(f"Reference energies: {text}; {shared}.")
     if far := content.get("energy_residual", {}).get("n_far"):
-        said.append((False, f"{count(far)} frames have an energy far from that of their composition."))
-    return said or [(True, "Every file was read and every frame is in the data set; nothing was flagged.")]
+        said.append(f"{count(far)} frames have an energy far from that of their composition.")
+    return said
 
 
 def _files(content: dict[str, Any]) -> str:
@@ -134,7 +137,7 @@ def _lines(content: dict[str, Any]) -> str:
     listing = html.table(["file", "", "reason", "steps, from 0", "frames"], details[:LINES_SHOWN])
     if len(details) > LINES_SHOWN:
         listing += html.paragraph(f"{len(details) - LINES_SHOWN} more lines are in report.csv.", note=True)
-    body += listing if len(details) <= 12 else html.folded("file by file, with steps", listing)
+    body += listing if len(details) <= FEW else html.folded("file by file, with steps", listing)
     return body + html.paragraph("Every frame concerned stands in report.csv.", note=True)
 
 
@@ -174,9 +177,11 @@ def _elements(content: dict[str, Any]) -> str:
     ]
     headers = ["element", "frames", "atoms", "force rms (eV/Å)", "reference energy (eV)"]
     body = html.table(headers, rows)
+    if len(rows) <= FEW:
+        return body
     drawn = plots.periodic_table({s: e["frames"] for s, e in elements.items()})
     picture = html.figure(png(drawn), "Frames in which each element occurs.")
-    return picture + (body if len(rows) <= 12 else html.folded(f"table of {len(rows)} elements", body))
+    return picture + html.folded(f"table of {len(rows)} elements", body)
 
 
 def _distributions(account: Account) -> str:
@@ -187,6 +192,8 @@ def _distributions(account: Account) -> str:
             for name, (title, what, factor) in QUANTITIES.items()
         ),
         plots.panel("distance to nearest atom (Å)", account.statistics.neighbors.nearest, "atoms"),
+        plots.panel("distances up to 6 Å (Å)", account.statistics.neighbors.distances, "pairs"),
+        plots.panel("neighbours within 6 Å", account.statistics.neighbors.within(6.0), "atoms"),
         plots.sizes_panel(account.statistics.sizes),
     ]
     known = [p for p in panels if p is not None]
@@ -271,6 +278,6 @@ def _neighbors(content: dict[str, Any]) -> str:
     body = html.table(headers, rows) + html.paragraph(counted, note=True)
     return body + (
         html.heading("Shortest contacts") + table
-        if len(contacts) <= 12
+        if len(contacts) <= FEW
         else html.folded("shortest contacts of each pair of elements", table)
     )

@@ -11,11 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import NDArray
 
 from lamkit.data.frame import NUMBERS
 from lamkit.data.histogram import Axis, Histogram
-from lamkit.report.plots import COLORS, _figure, _styled
+from lamkit.report.plots import COLORS, _figure, _plain_ticks, _styled
 
 BARS = 70  # bins drawn at most
 COLUMNS = 3
@@ -49,9 +50,12 @@ class Panel(NamedTuple):
 
 
 def panel(title: str, histogram: Histogram, what: str, factor: float = 1.0) -> Panel | None:
-    """A histogram as a panel, cut to where its values are; ``factor`` changes the unit. None if it is empty."""
+    """A histogram as a panel, cut to where its values are; ``factor`` changes the unit.
+
+    None where there is nothing to see: no value, or one value only.
+    """
     filled = np.flatnonzero(histogram.counts[1:-1])
-    if not filled.size:
+    if not filled.size or histogram.largest - histogram.smallest <= 1e-9 * abs(histogram.largest):
         return None
     first, last = int(filled[0]), int(filled[-1]) + 1
     step = -(-(last - first) // BARS)
@@ -59,8 +63,9 @@ def panel(title: str, histogram: Histogram, what: str, factor: float = 1.0) -> P
     cuts = np.arange(first, last, step)
     counts = np.add.reduceat(histogram.counts[1:-1][:last], cuts)
     edges = factor * histogram.axis.edges()[[*cuts, last]]
-    outside = int(histogram.counts[0] + histogram.counts[-1])
-    note = f"{outside} outside the axis" if outside else ""
+    below, above = int(histogram.counts[0]), int(histogram.counts[-1])
+    outside = [f"{short(n)} {side} the axis" for n, side in ((below, "below"), (above, "above")) if n]
+    note = ", ".join(outside)
     return Panel(title, counts, edges, histogram.axis.scale, factor * histogram.axis.unit, what, note)
 
 
@@ -79,15 +84,13 @@ def numbers_panel(title: str, values: NDArray[np.float64], what: str) -> Panel |
     return Panel(title, counts, edges, what=what, note=f"{outside} further out" if outside else "")
 
 
-def sizes_panel(sizes: Mapping[int, int]) -> Panel:
-    """Atoms per frame."""
-    axis = Axis("linear", min(sizes) - 0.5, max(sizes) + 0.5, max(sizes) - min(sizes) + 1)
-    histogram = Histogram(axis)
-    for size, n in sizes.items():
-        histogram.counts[1 + size - min(sizes)] = n
-    drawn = panel("atoms per frame", histogram, "frames")
-    assert drawn is not None
-    return drawn
+def sizes_panel(sizes: Mapping[int, int]) -> Panel | None:
+    """Atoms per frame; None where all frames have the same number."""
+    if len(sizes) < 2:
+        return None
+    histogram = Histogram(Axis("linear", min(sizes) - 0.5, max(sizes) + 0.5, max(sizes) - min(sizes) + 1))
+    histogram.add(np.repeat(list(sizes), list(sizes.values())))
+    return panel("atoms per frame", histogram, "frames")
 
 
 @_styled
@@ -104,18 +107,32 @@ def distributions(panels: list[Panel]) -> Figure:
 
 def _draw(ax: Axes, drawn: Panel) -> None:
     ax.stairs(drawn.counts, drawn.edges, fill=True, color=COLORS[0], alpha=0.85)
+    low, high = float(drawn.edges[0]), float(drawn.edges[-1])
     if drawn.scale == "asinh":
         ax.set_xscale("asinh", linear_width=drawn.unit)
+        ax.xaxis.set_major_locator(FixedLocator(_decades(low, high, drawn.unit)))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+        ax.xaxis.set_minor_locator(NullLocator())
     elif drawn.scale == "log":
         ax.set_xscale("log")
-    ax.set_title(drawn.title)
-    ax.set_ylabel(drawn.what)
+        _plain_ticks(ax.xaxis)
+    ax.set(xlabel=drawn.title, ylabel=drawn.what)
     ax.grid(visible=False, axis="x")
     ax.margins(x=0.02)
     ax.set_ylim(bottom=0)
     if drawn.note:
-        ax.text(0.98, 0.95, drawn.note, transform=ax.transAxes, ha="right", va="top", fontsize=7.5,
-                color="#5b6478")  # fmt: skip
+        ax.set_title(drawn.note, loc="right", fontsize=7.5, fontweight="normal", color="#5b6478", pad=3)
+
+
+def _decades(low: float, high: float, unit: float) -> list[float]:
+    """Ticks of an asinh axis: zero and at most three powers of ten to each side."""
+    ticks = [0.0]
+    for sign, end in ((1.0, high), (-1.0, -low)):
+        top = int(np.floor(np.log10(max(end, unit))))
+        bottom = int(np.ceil(np.log10(10 * unit)))
+        step = max(1, -(-(top - bottom + 1) // 3))
+        ticks += [sign * 10.0**k for k in range(top, bottom - 1, -step)]
+    return sorted(ticks)
 
 
 def places() -> dict[int, tuple[int, int]]:

@@ -37,16 +37,15 @@ figure { margin: 1rem 0 .4rem; }
 figure img { max-width: 100%; height: auto; background: #fff; }
 figcaption, .note { color: var(--soft); font-size: .9rem; }
 .cards { display: flex; flex-wrap: wrap; gap: .8rem; margin: .8rem 0; }
-.card { border: 1px solid var(--line); border-radius: 8px; padding: .6rem 1rem; min-width: 9.5rem; }
+.card { border: 1px solid var(--line); border-radius: 8px; padding: .6rem 1rem; min-width: 8rem; }
 .card b { display: block; font-size: 1.35rem; font-weight: 650; }
 .card span { color: var(--soft); font-size: .88rem; }
 details { margin: .6rem 0; }
 summary { cursor: pointer; color: var(--mark); }
-.good, .bad { border-left: 4px solid #009e73; background: #eef8f4; padding: .45rem .9rem; margin: .5rem 0;
-              border-radius: 4px; max-width: 60rem; }
-.bad { border-color: #d55e00; background: #fdf3ec; }
-td { overflow-wrap: anywhere; }
-td.n { overflow-wrap: normal; }
+.notice { border-left: 4px solid #d55e00; background: #fdf3ec; padding: .3rem 1rem; margin: .8rem 0;
+          border-radius: 4px; max-width: 60rem; }
+.notice.good { border-color: #009e73; background: #eef8f4; }
+.notice ul { margin: .3rem 0; }
 code { background: var(--back); padding: .1em .3em; border-radius: 4px; font-size: .9em; }
 ul { padding-left: 1.2rem; }
 @media print { body { background: #fff; } section { border: none; } nav { display: none; } }
@@ -140,9 +139,9 @@ def paragraph(text: str, *, note: bool = False) -> str:
     return f"<p{' class=note' if note else ''}>{escape(text)}</p>"
 
 
-def notice(text: str, *, good: bool) -> str:
-    """A sentence that should be seen first."""
-    return f'<p class="{"good" if good else "bad"}">{escape(text)}</p>'
+def notice(sentences: Sequence[str], *, good: bool) -> str:
+    """A box with what should be seen first."""
+    return f'<div class="notice{" good" if good else ""}">{bullets(sentences)}</div>'
 
 
 def folded(title: str, body: str) -> str:
