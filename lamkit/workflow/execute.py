@@ -23,7 +23,7 @@ from lamkit.workflow import hashing, journal, plan
 from lamkit.workflow.bell import Bell
 from lamkit.workflow.journal import Journal
 from lamkit.workflow.local import STOPPED, Ending, LocalWorker
-from lamkit.workflow.lock import Lock
+from lamkit.lock import Lock
 from lamkit.workflow.plan import Choice, Plan, Task
 from lamkit.workflow.screen import Screen, last_line
 from lamkit.workflow.spec import Source, fill

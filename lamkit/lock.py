@@ -1,4 +1,4 @@
-"""One run at a time in a workflow folder: a file lock that the workers inherit from the run."""
+"""One run at a time in a folder: a file lock that the workers of a workflow inherit from the run."""
 
 from __future__ import annotations
 

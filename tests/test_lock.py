@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from lamkit import lock
 from lamkit.errors import UserError
-from lamkit.workflow import lock
-from lamkit.workflow.lock import Lock
+from lamkit.lock import Lock
 
 
 def test_a_second_run_is_refused_with_the_process_of_the_first(tmp_path: Path) -> None:
