@@ -12,6 +12,7 @@ from lamkit.data.formats import (
     alexandria,
     any_dpdata,
     ase_files,
+    cp2k,
     deepmd,
     extxyz,
     jarvis,
@@ -21,7 +22,6 @@ from lamkit.data.formats import (
     n2p2,
     vasp,
 )
-from lamkit.data.formats.json_structures import keys_of_first
 from lamkit.data.formats.reading import (
     Dropped,
     Format,
@@ -29,13 +29,13 @@ from lamkit.data.formats.reading import (
     Remark,
     options_for,
     plain_file,
-    read_head,
 )
+from lamkit.data.formats.recognise import format_name, why_passed_over
 from lamkit.errors import UserError, suggest
 
 __all__ = [
     "FORMATS", "Dropped", "Format", "ReadOptions", "Remark", "get_format", "options_for", "plain_file",
-    "recognise",
+    "recognise", "why_passed_over",
 ]  # fmt: skip
 
 FORMATS: dict[str, Format] = {
@@ -48,10 +48,15 @@ FORMATS: dict[str, Format] = {
         Format("ase/lmdb", "ASE database (LMDB), as OMat24", ase_files.read_aselmdb, takes_options=True),
         Format("ase/traj", "ASE trajectory", ase_files.read_traj),
         Format("qe/pw", "Quantum ESPRESSO, output of pw.x", ase_files.read_pw),
+        Format("cp2k", "CP2K, log of a run", cp2k.read),
         Format("n2p2", "RuNNer and n2p2, input.data", n2p2.read, options=n2p2.OBEYS),
         Format(
-            "mptrj", "Materials Project trajectories, JSON", mptrj.read,
-            options=mptrj.OBEYS, cut=json_ranges.cut, read_range=mptrj.read_range,
+            "mptrj",
+            "Materials Project trajectories, JSON",
+            mptrj.read,
+            options=mptrj.OBEYS,
+            cut=json_ranges.cut,
+            read_range=mptrj.read_range,
         ),
         Format("mlearn", "mlearn, JSON", mlearn.read),
         Format("jarvis", "JARVIS-DFT force-field sets, JSON", jarvis.read),
@@ -59,7 +64,6 @@ FORMATS: dict[str, Format] = {
         Format("deepmd/npy", "DeePMD folders, plain or mixed; LAMKit data sets", deepmd.read),
     )
 }
-ALIASES = {"deepmd/npy/mixed": "deepmd/npy", "outcar": "vasp/outcar", "xml": "vasp/xml", "xyz": "extxyz"}
 
 
 def get_format(name: str) -> Format:
@@ -68,7 +72,7 @@ def get_format(name: str) -> Format:
     Raises:
         UserError: unknown; the message lists what there is.
     """
-    name = ALIASES.get(name, name)
+    name = any_dpdata.REPLACED.get(name, name)
     if name in FORMATS:
         return FORMATS[name]
     others = any_dpdata.names()
@@ -81,47 +85,10 @@ def get_format(name: str) -> Format:
 
 
 def recognise(path: Path) -> Format | None:
-    """Format of a file or folder, from its name and its first bytes; None if it is none of ``FORMATS``.
+    """Format of a file or folder, from its name and its first bytes; None if it is none that is known.
 
     Raises:
-        UserError: the format is known and cannot serve as a data set; the message says why.
+        UserError: it fits several formats, or its format cannot serve as a data set; the message says why.
     """
-    if path.is_dir():
-        return FORMATS["deepmd/npy"] if next(path.rglob("type.raw"), None) else None
-    head = read_head(path)
-    name = path.name.lower()
-    if head.startswith(b"SQLite format 3\0"):
-        return FORMATS["ase/db"]
-    if b"<modeling>" in head[:2000] or (b"<?xml" in head[:100] and "vasprun" in name):
-        return FORMATS["vasp/xml"]
-    if head.lstrip().startswith(b"vasp.") or ("outcar" in name and b"NELM" in head):
-        return FORMATS["vasp/outcar"]
-    if head.lstrip()[:1] in (b"{", b"["):
-        return _recognise_json(path)
-    if ".lmdb" in name or name == "data.mdb":
-        raise UserError(
-            f"{path}: LMDB holds pickled objects, which can run any code when they are opened, so it is not "
-            "read; export it to extended XYZ with the program that wrote it"
-        )
-    first = head.split(b"\n", 1)[0].strip()
-    if first.isdigit() and (
-        ".xyz" in name or ".extxyz" in name or b"Properties=" in head or b"Lattice" in head
-    ):
-        return FORMATS["extxyz"]
-    return None
-
-
-def _recognise_json(path: Path) -> Format | None:
-    with plain_file(path) as file:
-        kind, keys = keys_of_first(file)
-    if kind == "list" and {"jid", "atoms", "total_energy", "forces"} <= keys:
-        return FORMATS["jarvis"]
-    if kind == "object" and "steps" in keys:
-        return FORMATS["alexandria"]
-    if kind == "object" and {"structure", "uncorrected_total_energy"} <= keys:
-        return FORMATS["mptrj"]
-    if kind == "list" and {"structure", "outputs", "virial_stress"} <= keys:
-        return FORMATS["mlearn"]
-    if "structure" in keys and "energy" in keys and not {"force", "forces"} & keys:
-        raise UserError(f"{path}: holds energies without forces, from which no potential can be trained")
-    return None
+    name = format_name(path)
+    return None if name is None else get_format(name)

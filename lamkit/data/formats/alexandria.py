@@ -28,7 +28,9 @@ def read(file: Path, source: str, options: ReadOptions) -> Iterator[Frame | Drop
             for n, record in enumerate(run["steps"]):
                 origin = f"{source}: {material}, relaxation {k}, step {n}"
                 if not {"structure", "energy", "forces"} <= set(record):
-                    raise UserError(f"{origin}: expected structure, energy and forces, found {sorted(record)}")
+                    raise UserError(
+                        f"{origin}: expected structure, energy and forces, found {sorted(record)}"
+                    )
                 try:
                     stress = record.get("stress")
                     yield make_frame(

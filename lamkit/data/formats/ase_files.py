@@ -51,9 +51,7 @@ def _rows(connect: Any, source: str, options: ReadOptions) -> Iterator[Frame | D
             for name in ("energy", "free_energy", "forces", "stress"):
                 if row.get(name) is not None:
                     known[name] = row[name]
-            yield labelled_frame(
-                row.numbers, row.positions, row.cell, row.pbc, known, source, step, options
-            )
+            yield labelled_frame(row.numbers, row.positions, row.cell, row.pbc, known, source, step, options)
     except UserError:
         raise
     except Exception as error:  # sqlite3, lmdb, zlib and json each raise their own on a broken file
@@ -86,7 +84,9 @@ def read_pw(file: Path, source: str, options: ReadOptions) -> Iterator[Frame | D
         yield Dropped(UNCONVERGED)
     if "!    total energy" not in text:
         if _NOT_CONVERGED not in file.read_text(errors="replace"):
-            raise UserError(f"{source}: no converged total energy in it (a line with '!'); is it a bands run?")
+            raise UserError(
+                f"{source}: no converged total energy in it (a line with '!'); is it a bands run?"
+            )
         return
     for step, atoms in enumerate(read_espresso_out(io.StringIO(text))):
         yield from_atoms(atoms, source=source, step=step, group=source)

@@ -104,8 +104,14 @@ def with_units_of_file(lower: Mapping[str, Any], options: ReadOptions, origin: s
             raise UserError(f"{origin}: {key}={text}: not a unit known here; name it with {flag}")
         stated[option] = unit
     forces = str(lower.get("forces_unit", "")).strip()
-    if forces and options.length_unit == "A" and forces.lower().split("/")[-1] not in ("a", "å", "ang", "angstrom"):
-        raise UserError(f"{origin}: forces_unit={forces}: expected a force per A; name the lengths with --length-unit")
+    if (
+        forces
+        and options.length_unit == "A"
+        and forces.lower().split("/")[-1] not in ("a", "å", "ang", "angstrom")
+    ):
+        raise UserError(
+            f"{origin}: forces_unit={forces}: expected a force per A; name the lengths with --length-unit"
+        )
     return options.model_copy(update=stated) if stated else options
 
 

@@ -22,7 +22,6 @@ from lamkit.data.frame import Frame, make_frame, to_voigt
 from lamkit.errors import UserError
 from lamkit.keys import KBAR_PER_EV_A3
 
-
 OBEYS = frozenset({"energy_key"})
 UNCORRECTED = "uncorrected_total_energy"
 # Energies that may be chosen, and whether they are per atom; the others in the file are formation energies or
