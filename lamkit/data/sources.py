@@ -29,22 +29,26 @@ class Item:
     instead: Path | None = None
 
 
-def expand(sources: Sequence[str]) -> list[Item]:
+def expand(sources: Sequence[str], *, folders: bool = False) -> list[Item]:
     """Files and data set folders that ``sources`` mean, in order, each once.
+
+    Args:
+        sources: files, folders or globs.
+        folders: a folder is one input by itself, as for ``--format abacus/scf``, and is not searched.
 
     Raises:
         UserError: a source that does not exist or a glob that matches nothing.
     """
     items: dict[Path, Item] = {}
     for source in sources:
-        for item in _expand_one(source):
+        for item in _expand_one(source, folders):
             items.setdefault(item.path, item)
     return list(items.values())
 
 
-def _expand_one(source: str) -> list[Item]:
+def _expand_one(source: str, folders: bool) -> list[Item]:
     path = Path(source).expanduser()
-    if path.is_file():
+    if path.is_file() or (folders and path.is_dir()):
         return [Item(path, named=True)]
     if path.is_dir():
         found = _walk(path)
@@ -55,7 +59,7 @@ def _expand_one(source: str) -> list[Item]:
     if not matches:
         kind = "no file matches this pattern" if glob.has_magic(source) else "no such file or folder"
         raise UserError(f"{source}: {kind}")
-    return [item for match in matches for item in _expand_one(match)]
+    return [item for match in matches for item in _expand_one(match, folders)]
 
 
 def is_dataset(folder: Path) -> bool:

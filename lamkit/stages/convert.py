@@ -23,6 +23,7 @@ from lamkit.data.formats import (
     options_for,
     plain_file,
     recognise,
+    why_passed_over,
 )
 from lamkit.data.frame import Frame
 from lamkit.data.heads import load_head
@@ -133,8 +134,8 @@ def convert(options: Options, out: Path) -> dict[str, Any]:
         UserError: nothing could be read, ``out`` is taken, or the options do not fit the files.
     """
     require_free(out)
-    items = expand(options.sources)
     named = None if options.format == "auto" else get_format(options.format)
+    items = expand(options.sources, folders=named is not None and named.folder)
     facts = head_facts(options.head)
     options = options.model_copy(update={"reading": options.reading.over(head_reading(options.head))})
     report = Report()
@@ -226,7 +227,8 @@ def _one_file(
         return None
     report.files.append(entry)
     if fmt is None:
-        entry.error = f"{path}: not a format that is recognised; name it with --format"
+        what = why_passed_over(path)
+        entry.error = f"{path}: {what or 'not a format that is recognised; name it with --format'}"
         return entry
     entry.format = fmt.name
     reading = options_for(fmt, options.reading, path)

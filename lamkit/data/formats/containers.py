@@ -21,7 +21,7 @@ def load_container(name: str, file: Path, source: str) -> list[System]:
         systems = dpdata.MultiSystems().load_systems_from_file(str(file), fmt=fmt)
     else:
         return [dpdata.LabeledSystem(f"{file}#/{group}", fmt=fmt).data for group in hdf5_systems(file)]
-    return [system.data for system in systems]
+    return [system.data for system in systems.systems.values()]
 
 
 def hdf5_systems(file: Path) -> list[str]:
