@@ -25,9 +25,13 @@ VERBS: dict[str, tuple[str, str]] = {
     "distill": ("lamkit.cli.distill", "teach a small fast student with a large model"),
     "evaluate": ("lamkit.cli.evaluate", "errors of a model on a data set"),
     "rebias": ("lamkit.cli.rebias", "refit only the energy reference of a head"),
+    "import": ("lamkit.cli.import_", "public Orb weights as a checkpoint"),
+    "export": ("lamkit.cli.export", "a model in the form of another program"),
     "explore": ("lamkit.cli.explore", "run MD with a model to find new structures"),
     "select": ("lamkit.cli.select", "choose a diverse part of a set of structures"),
     "label": ("lamkit.cli.label", "label structures with a model or any ASE calculator"),
+    "md": ("lamkit.cli.md", "molecular dynamics with a model"),
+    "relax": ("lamkit.cli.relax", "relax positions and cells with a model"),
     "run": ("lamkit.cli.run", "run a workflow"),
     "status": ("lamkit.cli.status", "how a workflow stands"),
     "graph": ("lamkit.cli.graph", "draw a workflow"),
@@ -131,8 +135,9 @@ def _main(argv: list[str]) -> int:
         return 0
     console.setup(-1 if getattr(args, "quiet", False) else int(getattr(args, "verbose", False)))
     result = modules[args.verb].run(args)
+    result, code = result if isinstance(result, tuple) else (result, 0)  # some results are not a success
     if isinstance(result, dict):
         if getattr(args, "json", False):
             print(json.dumps(result, default=str))
-        return 0
+        return int(code)
     return int(result or 0)

@@ -1,0 +1,34 @@
+"""``lamkit export``: a model in the form of another program."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from lamkit.cli import shared_flags
+from lamkit.stages.export import TARGETS
+
+EPILOG = """examples:
+  lamkit export run1 --to orb --head mptrj --out mptrj.ckpt
+forms:
+""" + "\n".join(f"  {name:8}{text}" for name, (_, text) in TARGETS.items())
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the verb."""
+    parser.add_argument("model", metavar="MODEL", help="checkpoint or run folder")
+    parser.add_argument("--to", required=True, choices=TARGETS, help="form")
+    parser.add_argument("--head", metavar="NAME", help="which head, where the model has several")
+    parser.add_argument("--out", metavar="FILE", help="file to write")
+    shared_flags(parser, out=False)
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Export and print the file."""
+    import importlib
+
+    from lamkit.stages import export
+
+    out = Path(args.out) if args.out else Path(f"model{importlib.import_module(TARGETS[args.to][0]).SUFFIX}")
+    return export.run(export.Options(model=args.model, to=args.to, head=args.head), out)

@@ -1,0 +1,48 @@
+"""Export: a model in the form of another program."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from lamkit.config import InputPath, Model
+from lamkit.errors import UserError, suggest
+
+# Form -> (module, one line). The module holds SUFFIX, the usual ending of the file, and
+# run(model: Path, head: str | None, out: Path) -> dict, which writes the file ``out`` whole or not at all.
+TARGETS: dict[str, tuple[str, str]] = {
+    "orb": ("lamkit.stages.export_orb", "weights that orb-models 0.5 loads"),
+}
+
+
+class Options(Model):
+    """Options of ``lamkit export``.
+
+    Attributes:
+        model: checkpoint or run folder.
+        to: one of the forms that ``lamkit export --help`` lists.
+        head: which head; may be left out where the model has only one.
+    """
+
+    model: InputPath
+    to: str
+    head: str | None = None
+
+
+def run(options: Options, out: Path) -> dict[str, Any]:
+    """Write the file ``out``, or in the folder ``out`` the file ``model.SUFFIX``.
+
+    Raises:
+        UserError: no such form, the model cannot take it, or the file exists.
+    """
+    if options.to not in TARGETS:
+        raise UserError(
+            f"to: no form '{options.to}'.{suggest(options.to, TARGETS)} Known: {', '.join(TARGETS)}"
+        )
+    module = importlib.import_module(TARGETS[options.to][0])
+    file = Path(out) / f"model{module.SUFFIX}" if Path(out).is_dir() else Path(out)
+    if file.exists():
+        raise UserError(f"{file}: already exists; --out names another file")
+    result: dict[str, Any] = module.run(Path(options.model), options.head, file)
+    return {"to": options.to, "file": str(file), **result}
