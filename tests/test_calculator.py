@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 from ase import Atoms, units
 from ase.build import bulk, molecule
+from ase.constraints import FixAtoms
 from ase.md.verlet import VelocityVerlet
 
-from lamkit.calculator import LamCalculator, Shapes
-from lamkit.data.batch import Shape
+from lamkit.calculator import LamCalculator
 from lamkit.data.heads import HeadConfig, LevelOfTheory
 from lamkit.data.neighbors import neighbor_list
-from lamkit.data.skin import SkinList
 from lamkit.errors import UserError
 from lamkit.model.config import TrunkConfig
 from lamkit.train import checkpoint
@@ -28,6 +27,7 @@ def tiny_checkpoint(folder: Path, heads=("metals", "oxides"), output="conservati
     from lamkit.model.runtime import setup
 
     setup("CPU")
+    trunk.setdefault("repulsion_rule", "physical")  # that of the public models is not extensive
     config = TrunkConfig(
         **{"latent": 8, "hidden": 16, "layers": 2, "head_hidden": 8, "cutoff": 4.0, **trunk}, output=output
     )
@@ -131,43 +131,23 @@ def test_a_batch_gives_what_single_structures_give(model, alloy):
         assert ("stress" in result) == bool(atoms.pbc.all())
 
 
-def test_skin_changes_nothing_and_saves_searches(model, alloy):
-    skin, fresh = LamCalculator(model, "metals", skin=0.6), LamCalculator(model, "metals", skin=0.0)
+@pytest.mark.parametrize("max_neighbors", [120, 9])
+def test_skin_changes_no_bit_and_saves_searches(tmp_path, alloy, max_neighbors):
+    path = tiny_checkpoint(tmp_path / "model", heads=("one",), max_neighbors=max_neighbors)
+    skin, fresh = LamCalculator(path, skin=0.6), LamCalculator(path, skin=0.0)
     rng = np.random.default_rng(0)
     atoms = alloy.copy()
-    for _ in range(12):
+    for step in range(12):
         atoms.positions += rng.normal(scale=0.02, size=atoms.positions.shape)
+        if step > 6:
+            atoms.set_cell(atoms.cell.array @ (np.eye(3) + 1e-3 * rng.normal(size=(3, 3))), scale_atoms=True)
         results = []
         for calc in (skin, fresh):
             atoms.calc = calc
-            results.append((atoms.get_potential_energy(), atoms.get_forces()))
-        assert results[0][0] == pytest.approx(results[1][0], abs=1e-4)
-        np.testing.assert_allclose(results[0][1], results[1][1], atol=SINGLE)
-    assert skin._skin.n_builds < fresh._skin.n_builds == 12
-
-
-@pytest.mark.parametrize("max_neighbors", [None, 7])
-def test_skin_list_is_the_exact_list_at_every_step(alloy, max_neighbors):
-    skin = SkinList(4.0, max_neighbors, 0.8)
-    rng = np.random.default_rng(1)
-    for _ in range(15):
-        alloy.positions += rng.normal(scale=0.05, size=alloy.positions.shape)
-        ours = skin.edges(alloy.positions, alloy.cell.array, alloy.pbc)
-        exact = neighbor_list(alloy.positions, alloy.cell.array, alloy.pbc, 4.0, max_neighbors)
-        edges = [
-            sorted(zip(e.senders.tolist(), e.receivers.tolist(), map(tuple, e.shifts.tolist()), strict=True))
-            for e in (ours, exact)
-        ]
-        assert edges[0] == edges[1]
-    assert skin.n_builds < 15
-
-
-def test_a_changed_cell_is_searched_anew(alloy):
-    skin = SkinList(4.0, None, 0.8)
-    skin.edges(alloy.positions, alloy.cell.array, alloy.pbc)
-    alloy.set_cell(alloy.cell.array * 0.9, scale_atoms=True)
-    edges = skin.edges(alloy.positions, alloy.cell.array, alloy.pbc)
-    assert len(edges.senders) == len(neighbor_list(alloy.positions, alloy.cell.array, alloy.pbc, 4.0).senders)
+            results.append((atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()))
+        for ours, theirs in zip(*results, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    assert skin._skin.n_builds < 6 < fresh._skin.n_builds == 12
 
 
 def test_direct_model_of_a_molecule_has_no_net_force_and_no_torque(tmp_path):
@@ -182,33 +162,52 @@ def test_direct_model_of_a_molecule_has_no_net_force_and_no_torque(tmp_path):
         water.get_stress()
 
 
-def test_md_does_not_compile_at_every_step(model, alloy):
+def test_md_does_not_compile_when_the_number_of_edges_fluctuates(model, alloy):
     calculator = LamCalculator(model, "metals")
+    alloy.calc = calculator
+    alloy.get_forces()
+    before, counts = list(calculator._network.shapes.shapes), set()
     rng = np.random.default_rng(0)
     for _ in range(20):
         alloy.positions += rng.normal(scale=0.03, size=alloy.positions.shape)
-        alloy.calc = calculator
         alloy.get_forces()
-    assert len(calculator._shapes.shapes) == 1
+        counts.add(len(neighbor_list(alloy.positions, alloy.cell.array, True, 4.0).senders))
+    assert len(counts) > 5
+    assert calculator._network.shapes.shapes == before
 
 
-def test_shapes_are_few_and_hold_what_is_asked():
-    shapes, rng = Shapes(), np.random.default_rng(0)
-    for _ in range(500):
-        n = int(rng.integers(1, 400))
-        needed = Shape(n + 1, n * int(rng.integers(5, 60)), 2)
-        given = shapes.fit(needed)
-        assert all(a >= b for a, b in zip(given, needed, strict=True))
-    assert len(shapes.shapes) <= 12
+def test_every_head_and_calculator_of_a_checkpoint_shares_one_compiled_network(model, alloy):
+    metals, oxides = LamCalculator(model, "metals"), LamCalculator(model, "oxides")
+    assert metals._network is oxides._network
+    energies = []
+    for calculator in (metals, oxides):
+        alloy.calc = calculator
+        energies.append(alloy.get_potential_energy())
+    n_shapes = len(metals._network.shapes.shapes)
+    assert energies[0] != energies[1]
+    alloy.calc = metals
+    alloy.get_potential_energy()
+    metals.head = "oxides"
+    assert alloy.get_potential_energy() == energies[1]
+    assert len(metals._network.shapes.shapes) == n_shapes
+    with pytest.raises(UserError, match="Did you mean 'oxides'"):
+        metals.head = "oxide"
+
+
+def test_a_checkpoint_written_anew_is_another_network(tmp_path, alloy):
+    path = tiny_checkpoint(tmp_path / "model", heads=("one",))
+    before = LamCalculator(path)
+    tiny_checkpoint(path, heads=("one",), layers=1)
+    assert LamCalculator(path)._network is not before._network
 
 
 def test_small_molecules_share_one_compiled_shape(calculator):
-    before = len(calculator._shapes.shapes)
+    before = len(calculator._network.shapes.shapes)
     for name in ("H2O", "H2", "H2O2", "OH"):
         atoms = molecule(name)
         atoms.calc = calculator
         atoms.get_potential_energy()
-    assert len(calculator._shapes.shapes) <= before + 1
+    assert len(calculator._network.shapes.shapes) <= before + 1
 
 
 def test_head_must_be_named_where_there_are_several(model, tmp_path):
@@ -224,22 +223,83 @@ def test_missing_checkpoint_is_the_users_to_mend(tmp_path):
         LamCalculator(tmp_path / "nothing")
 
 
-def test_bad_structures_are_named(calculator, alloy):
-    def refused(atoms: Atoms, message: str) -> None:
+def broken_structures(alloy: Atoms) -> dict[str, tuple[Atoms, str]]:
+    """Name of what is wrong: structure and what the message must say."""
+
+    def changed(change) -> Atoms:
+        atoms = alloy.copy()
+        change(atoms)
+        return atoms
+
+    def put(atoms: Atoms, i: int, value) -> None:
+        atoms.positions[i] = value
+
+    return {
+        "unknown element": (bulk("Fe"), r"Fe: head 'metals' .* knows Cu, Al, O, H"),
+        "empty": (Atoms(), "no atoms"),
+        "dummy atom": (Atoms("XCu", [[0, 0, 0], [0, 0, 2]]), "atom 0 has atomic number 0"),
+        "nan": (changed(lambda a: put(a, 2, np.nan)), r"atom 2 \(Cu\)"),
+        "overlap": (
+            changed(lambda a: put(a, 1, a.positions[2] + [0.05, 0, 0])),
+            r"atom 1 \(Cu\) and atom 2 \(Cu\) are 0.050 Å",
+        ),
+        "coincident": (changed(lambda a: put(a, 1, a.positions[2])), "0.000 Å apart"),
+        "no third vector": (changed(lambda a: a.cell.__setitem__(2, 0.0)), "no independent lattice vector"),
+        "zero cell": (Atoms("Cu", pbc=True), "cell is zero"),
+        "infinite cell": (changed(lambda a: a.cell.__setitem__(2, np.inf)), "not finite"),
+        "partial pbc": (
+            Atoms("Cu", cell=np.diag([4.0, 0, 0]), pbc=(True, True, False)),
+            "no independent lattice vector",
+        ),
+        "cell in nm": (Atoms("Cu", cell=0.036 * np.eye(3), pbc=True), "periodic images"),
+    }
+
+
+def test_bad_structures_are_refused_with_their_place(calculator, alloy):
+    for name, (atoms, message) in broken_structures(alloy).items():
         atoms.calc = calculator
         with pytest.raises(UserError, match=message):
             atoms.get_potential_energy()
+        with pytest.raises(UserError, match=f"structure 1: .*{message}"):
+            calculator.predict([alloy, atoms])
+        with pytest.raises(UserError, match=f"^{name}: .*{message}"):
+            calculator.check(atoms, name)
+    calculator.check(alloy)
 
-    refused(bulk("Fe"), r"Fe: head 'metals' .* knows Cu, Al, O, H")
-    refused(Atoms(), "no atoms")
-    broken = alloy.copy()
-    broken.positions[2, 1] = np.nan
-    refused(broken, r"atom 2 \(Cu\)")
-    touching = alloy.copy()
-    touching.positions[1] = touching.positions[2] + [0.05, 0, 0]
-    refused(touching, r"atoms 1 \(Cu\) and 2 \(Cu\) are 0.05")
-    flat = alloy.copy()
-    flat.cell[2] = 0
-    refused(flat, "lattice vector")
-    with pytest.raises(UserError, match="structure 1: "):
-        calculator.predict([alloy, bulk("Fe")])
+
+def test_a_left_handed_cell_gives_what_the_right_handed_one_gives(calculator, alloy):
+    mirror = alloy.copy()
+    mirror.set_cell(alloy.cell.array[[1, 0, 2]])
+    assert np.linalg.det(mirror.cell.array) < 0
+    results = calculator.predict([alloy, mirror])
+    assert results[0]["energy"] == pytest.approx(results[1]["energy"], abs=1e-4)
+    for name in ("forces", "stress"):
+        np.testing.assert_allclose(results[0][name], results[1][name], atol=SINGLE)
+
+
+def test_axes_that_are_not_periodic_need_no_vector(calculator, alloy):
+    slab = alloy.copy()
+    slab.pbc = (True, True, False)
+    flat = slab.copy()
+    flat.cell[2] = 0.0
+    results = calculator.predict([slab, flat])
+    assert results[0]["energy"] == pytest.approx(results[1]["energy"], abs=1e-4)
+    assert "stress" not in results[0]
+
+
+def test_constraints_are_ases_business(calculator, alloy):
+    free = calculator.predict([alloy])[0]["forces"]
+    alloy.set_constraint(FixAtoms([0]))
+    alloy.calc = calculator
+    assert (alloy.get_forces()[0] == 0).all()
+    np.testing.assert_allclose(alloy.get_forces(apply_constraint=False), free, atol=SINGLE)
+    np.testing.assert_array_equal(calculator.predict([alloy])[0]["forces"], free)
+
+
+def test_a_supercell_has_the_energy_per_atom_of_its_cell_to_single_precision(calculator, alloy):
+    small, large = calculator.predict([alloy, alloy * (2, 2, 2)])
+    baseline = REFERENCE_AL + (len(alloy) - 1) * REFERENCE_CU
+    per_atom = (small["energy"] - baseline) / len(alloy)
+    assert (large["energy"] - 8 * baseline) / (8 * len(alloy)) == pytest.approx(per_atom, abs=2e-6)
+    np.testing.assert_allclose(large["stress"], small["stress"], atol=SINGLE)
+    np.testing.assert_allclose(large["forces"], np.tile(small["forces"], (8, 1)), atol=SINGLE)
