@@ -60,6 +60,11 @@ class Dataset:
     def __repr__(self) -> str:
         return f"Dataset({str(self.path)!r}, {len(self)} frames)"
 
+    @property
+    def folders(self) -> list[Path]:
+        """Folders of its systems, in the order of the frames."""
+        return [system.path for system in self._systems]
+
     def frame(self, i: int) -> Frame:
         """Frame ``i``, from 0."""
         if not 0 <= i < len(self):

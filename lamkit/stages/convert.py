@@ -1,40 +1,42 @@
-"""Convert any number of files, folders or globs into one data set, with a report of every frame."""
+"""Convert any number of files, folders or globs into one data set, with a report of every frame.
+
+First the sources are read in pieces, by a process for each core if that pays (:mod:`lamkit.data.intake`); then
+the data set is put together from the pieces in their order (:mod:`lamkit.data.merge`), so that it does not
+depend on how many have worked. A conversion that was stopped or killed goes on when it is called again.
+"""
 
 from __future__ import annotations
 
-import itertools
-import json
-from collections import Counter
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from lamkit import config, presets
 from lamkit.console import Progress, log, table
-from lamkit.data.dataset import write_dataset
+from lamkit.data import unfinished, workers
+from lamkit.data.dataset import open_dataset
 from lamkit.data.facts import DatasetFacts
-from lamkit.data.formats import (
-    Dropped,
-    Format,
-    ReadOptions,
-    Remark,
-    get_format,
-    options_for,
-    plain_file,
-    recognise,
-    why_passed_over,
-)
-from lamkit.data.frame import Frame
+from lamkit.data.formats import Format, ReadOptions, get_format
 from lamkit.data.heads import load_head
-from lamkit.data.quality import Duplicates, first_fault
+from lamkit.data.intake import Settings, rules, shard_path
+from lamkit.data.ledger import Ledger
+from lamkit.data.merge import Merged, enter, merge
+from lamkit.data.pieces import Piece, plan, size_of
+from lamkit.data.quality import Checks, Duplicates, SetFinding, survey
 from lamkit.data.sources import Item, expand
-from lamkit.data.write import require_free
-from lamkit.errors import UserError, suggest
-from lamkit.files import atomic_write
+from lamkit.data.write import DatasetWriter, completed_facts, require_free
+from lamkit.errors import Interrupted, UserError, suggest
+from lamkit.files import replace_folder
+from lamkit.lock import Lock
+from lamkit.report.dataset import finish_report
 
-DUPLICATE = "duplicate of an earlier frame"
 TABLE_ROWS = 40
+MEGABYTE = 1 << 20
+WORTH_WORKERS = 32 * MEGABYTE  # below, starting other processes takes longer than reading
+SAMPLED = 64 * MEGABYTE  # from this size on, neighbours are counted on every tenth frame only
 
 
 class Options(config.Model):
@@ -46,6 +48,8 @@ class Options(config.Model):
         head: head that the data belong to; its YAML gives level of theory, citation and licence.
         reading: keys, units and signs of files that do not state them.
         unlabelled: keep structures without energy or forces.
+        against: data sets whose frames count as duplicates, for example one that has been trained on.
+        workers: processes that read; null takes one for each core where the sources are large.
     """
 
     sources: list[config.InputPath]
@@ -53,70 +57,8 @@ class Options(config.Model):
     head: str | None = None
     reading: ReadOptions = ReadOptions()
     unlabelled: bool = False
-
-
-@dataclass
-class FileReport:
-    """What became of one file.
-
-    Attributes:
-        path: where it is, as found from what the user named.
-        format: reader that was used; None if none fits.
-        kept: frames kept.
-        dropped: reason -> frames left out.
-        remarks: what to know about frames that were kept -> how many.
-        error: why the file, or the rest of it, could not be read.
-    """
-
-    path: str
-    format: str | None = None
-    kept: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    remarks: Counter[str] = field(default_factory=Counter)
-    error: str | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {
-            "path": self.path,
-            "format": self.format,
-            "kept": self.kept,
-            "dropped": dict(self.dropped),
-            "remarks": dict(self.remarks),
-            "error": self.error,
-        }
-
-
-@dataclass
-class Report:
-    """What became of all files.
-
-    Attributes:
-        files: one entry for each file that was read or tried.
-        ignored: files in folders that are not of any known format.
-    """
-
-    files: list[FileReport] = field(default_factory=list)
-    ignored: list[str] = field(default_factory=list)
-
-    @property
-    def kept(self) -> int:
-        """Frames kept."""
-        return sum(entry.kept for entry in self.files)
-
-    def total(self, name: str) -> dict[str, int]:
-        """Sum of ``dropped`` or ``remarks`` over all files, largest first."""
-        return dict(sum((getattr(entry, name) for entry in self.files), Counter()).most_common())
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {
-            "kept": self.kept,
-            "dropped": self.total("dropped"),
-            "remarks": self.total("remarks"),
-            "files": [entry.as_dict() for entry in self.files],
-            "ignored": self.ignored,
-        }
+    against: list[config.InputPath] = []
+    workers: int | None = Field(None, ge=1)
 
 
 def run(options: Options, out: Path) -> dict[str, Any]:
@@ -128,43 +70,150 @@ def convert(options: Options, out: Path) -> dict[str, Any]:
     """Read all sources and write the data set ``out``, whole or not at all.
 
     Returns:
-        ``kept``, ``dropped`` and ``remarks`` (reason -> frames), ``files``, ``ignored``, ``path``.
+        What ``report.json`` holds, among it ``kept``, ``dropped`` and ``remarks`` (reason -> frames),
+        ``files``, ``ignored``, ``path``.
 
     Raises:
         UserError: nothing could be read, ``out`` is taken, or the options do not fit the files.
+        Interrupted: Ctrl-C; what was read is kept.
     """
     require_free(out)
     named = None if options.format == "auto" else get_format(options.format)
+    for path in options.against:
+        open_dataset(path)  # that there is such a data set should be known before hours of reading
     items = expand(options.sources, folders=named is not None and named.folder)
     facts = head_facts(options.head)
-    options = options.model_copy(update={"reading": options.reading.over(head_reading(options.head))})
-    report = Report()
-    with Progress(len(items) if len(items) > 1 else None, "converting") as progress:
-        frames = _frames(items, named, options, report, progress)
-        first = next(frames, None)
-        if first is None:
-            raise UserError(_nothing(report, items))
-        write_dataset(
-            itertools.chain([first], frames),
-            out,
-            lambda: facts.model_copy(update={"notes": facts.notes + _notes(report)}),
-        )
-    result = {**report.as_dict(), "path": str(out)}
-    atomic_write(out / "report.json", json.dumps(result, indent=1) + "\n")
-    _show(report, out)
+    n_bytes = sum(size_of(item.path) for item in items)
+    work = unfinished.work_folder(out)
+    settings = Settings(
+        work=str(work),
+        format=options.format,
+        reading=options.reading.over(head_reading(options.head)),
+        head=options.head if is_known(options.head) else None,
+        unlabelled=options.unlabelled,
+        neighbors_every=10 if n_bytes > SAMPLED else 1,
+    )
+    work.mkdir(parents=True, exist_ok=True)
+    try:
+        with Lock(work):
+            unfinished.prepare(work, items, settings)
+            pieces = _read(items, named, settings, n_bytes, _n_workers(options, n_bytes))
+            shards = [shard_path(work, name) for name in pieces]
+            result = _assemble(shards, work, settings, facts, options.against, out)
+            replace_folder(work / "data", out)
+    except KeyboardInterrupt:
+        raise Interrupted("what was read is kept: the same command goes on from here") from None
+    except UserError:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    shutil.rmtree(work, ignore_errors=True)
     return result
+
+
+def _n_workers(options: Options, n_bytes: int) -> int:
+    """Processes that read; 0: this one."""
+    n = options.workers or (workers.cores() if n_bytes > WORTH_WORKERS else 1)
+    return n if n > 1 else 0
+
+
+def _seen(against: Sequence[str]) -> Duplicates:
+    """Frames that count as seen from the start."""
+    seen = Duplicates()
+    for path in against:
+        seen.remember(open_dataset(path))
+    return seen
+
+
+def _read(
+    items: Sequence[Item], named: Format | None, settings: Settings, n_bytes: int, n_workers: int
+) -> list[str]:
+    """Make the shards that are not there yet; returns the names of all pieces, in order."""
+    work, names = Path(settings.work), []
+    n_frames = skipped = done = 0
+    with Progress(max(n_bytes // MEGABYTE, 1), "reading MB") as progress:
+
+        def missing() -> Iterator[Piece]:
+            nonlocal skipped
+            for piece in plan(items, named, work):
+                names.append(piece.name)
+                if shard_path(work, piece.name).exists():
+                    skipped += piece.n_bytes
+                    progress.first = skipped // MEGABYTE
+                else:
+                    yield piece
+
+        if n_workers:
+            finished = workers.read_by_workers(missing(), settings, n_workers)
+        else:
+            finished = workers.read_here(missing(), settings)
+        for piece, n in finished:
+            done += piece.n_bytes
+            n_frames += n
+            progress.update((skipped + done) // MEGABYTE, f"{n_frames} frames")
+    return names
+
+
+def _assemble(
+    shards: list[Path],
+    work: Path,
+    settings: Settings,
+    facts: DatasetFacts,
+    against: Sequence[str],
+    out: Path,
+) -> dict[str, Any]:
+    """Put the data set together in ``work/data``, with its report, and show the report.
+
+    Raises:
+        UserError: no frame was kept.
+    """
+    checks = rules(settings.head, settings.unlabelled).checks
+    merged, findings = _merge(shards, work / "data", facts, against, checks, {})
+    rejected = {
+        int(serial): finding.reason
+        for finding in findings
+        if finding.action == "reject"
+        for serial in merged.in_order_of(open_dataset(work / "data"))[finding.frames]
+    }
+    if rejected:
+        merged, findings = _merge(shards, work / "data", facts, against, checks, rejected)
+    enter(findings, open_dataset(work / "data"), merged)
+    result = finish_report(work / "data", merged.ledger, merged.statistics, name=str(out), findings=findings)
+    _show(merged.ledger, out, findings)
+    return result
+
+
+def _merge(
+    shards: list[Path],
+    folder: Path,
+    facts: DatasetFacts,
+    against: Sequence[str],
+    checks: Checks,
+    left_out: dict[int, str],
+) -> tuple[Merged, list[SetFinding]]:
+    """Write the data set of all frames but ``left_out`` into ``folder``, and look at it as a whole."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    writer = DatasetWriter(folder)
+    with Progress(len(shards), "writing piece") as progress:
+        merged = merge(shards, writer, _seen(against), left_out, progress.update)
+    if writer.n_frames == 0:
+        raise UserError(_nothing(merged.ledger))
+    writer.close()
+    notes = facts.notes + _notes(merged.ledger)
+    known = completed_facts(facts.model_copy(update={"notes": notes}), folder, writer)
+    config.write_yaml(folder / "dataset.yaml", known)
+    return merged, survey(open_dataset(folder), checks)
 
 
 def head_facts(head: str | None) -> DatasetFacts:
     """What a head's YAML says of its data; only the name, with a warning, if there is no such file."""
     if head is None:
         return DatasetFacts()
-    known = presets.files("heads")
-    if head not in known and Path(head).suffix not in (".yaml", ".yml"):
+    if not is_known(head):
         log.warning(
             "no heads/%s.yaml.%s The data set will carry the name only; its level of theory stays unknown",
             head,
-            suggest(head, known),
+            suggest(head, presets.files("heads")),
         )
         return DatasetFacts(head=head)
     found = load_head(head)
@@ -181,123 +230,56 @@ def head_facts(head: str | None) -> DatasetFacts:
     )
 
 
+def is_known(head: str | None) -> bool:
+    """Whether there is a YAML file of this head."""
+    return head is not None and (head in presets.files("heads") or Path(head).suffix in (".yaml", ".yml"))
+
+
 def head_reading(head: str | None) -> ReadOptions:
     """How a head's YAML says that its files are to be read; nothing, if there is no such file."""
-    known = head is not None and (head in presets.files("heads") or Path(head).suffix in (".yaml", ".yml"))
-    return load_head(str(head)).source.reading if known else ReadOptions()
+    return load_head(str(head)).source.reading if is_known(head) else ReadOptions()
 
 
-def _frames(
-    items: list[Item], named: Format | None, options: Options, report: Report, progress: Progress
-) -> Iterator[Frame]:
-    """All frames worth keeping; what happens on the way goes into ``report``."""
-    repeated = Duplicates()
-    for k, item in enumerate(items):
-        entry = yield from _one_file(item.path, item.named, named, options, report, repeated, progress, k)
-        if item.instead is not None:
-            if entry is not None and entry.kept:
-                report.files.append(FileReport(str(item.instead), remarks=Counter({_SAME_RUN: 1})))
-            else:
-                yield from _one_file(item.instead, True, named, options, report, repeated, progress, k)
-
-
-_SAME_RUN = "not read: the same run as vasprun.xml beside it"
-
-
-def _one_file(
-    path: Path,
-    is_named: bool,
-    named: Format | None,
-    options: Options,
-    report: Report,
-    repeated: Duplicates,
-    progress: Progress,
-    n_done: int,
-) -> Generator[Frame, None, FileReport | None]:
-    """Frames of one file; returns its entry in the report, None if the file is ignored."""
-    entry = FileReport(str(path))
-    try:
-        fmt = named or recognise(path)
-    except UserError as error:
-        report.files.append(entry)
-        entry.error = str(error)
-        return entry
-    if fmt is None and not is_named:
-        report.ignored.append(str(path))
-        return None
-    report.files.append(entry)
-    if fmt is None:
-        what = why_passed_over(path)
-        entry.error = f"{path}: {what or 'not a format that is recognised; name it with --format'}"
-        return entry
-    entry.format = fmt.name
-    reading = options_for(fmt, options.reading, path)
-    skip = ("labelled",) if options.unlabelled else ()
-    things = _read_safely(path, fmt, reading, entry)
-    for frame in things:
-        fault = first_fault(frame, skip=skip) or (DUPLICATE if repeated(frame) else None)
-        if fault is not None:
-            entry.dropped[fault] += 1
-            continue
-        entry.kept += 1
-        progress.update(n_done if progress.total else report.kept, f"{report.kept} frames, {path.name}")
-        yield frame
-    return entry
-
-
-def _read_safely(path: Path, fmt: Format, reading: ReadOptions, entry: FileReport) -> Iterator[Frame]:
-    """Frames of a file up to its end or to the first error, which is noted in ``entry``."""
-    try:
-        with plain_file(path) as file:
-            for thing in fmt.read(file, str(path), reading):
-                if isinstance(thing, Dropped):
-                    entry.dropped[thing.reason] += thing.count
-                elif isinstance(thing, Remark):
-                    entry.remarks[thing.text] += thing.count
-                else:
-                    yield thing
-    except UserError as error:
-        entry.error = str(error)
-    except MemoryError:
-        raise
-    except Exception as error:  # the readers of dpdata and ASE raise anything on a broken file
-        log.debug("%s", path, exc_info=True)
-        entry.error = f"{path}: not readable as {fmt.name}: {type(error).__name__}: {error}"
-
-
-def _notes(report: Report) -> list[str]:
+def _notes(ledger: Ledger) -> list[str]:
     """Remarks and drops as sentences for ``dataset.yaml``."""
-    remarks = [f"{text} ({n})" for text, n in report.total("remarks").items()]
-    return remarks + [f"dropped: {text} ({n})" for text, n in report.total("dropped").items()]
+    remarks = [f"{text} ({n})" for text, n in ledger.total("remarks").items()]
+    return remarks + [f"dropped: {text} ({n})" for text, n in ledger.total("dropped").items()]
 
 
-def _nothing(report: Report, items: list[Item]) -> str:
-    lines = [entry.error for entry in report.files if entry.error]
-    lines += [f"{n} frames dropped: {reason}" for reason, n in report.total("dropped").items()]
+def _nothing(ledger: Ledger) -> str:
+    lines = [entry.error for entry in ledger.files.values() if entry.error]
+    lines += [f"{n} frames dropped: {reason}" for reason, n in ledger.total("dropped").items()]
     more = f"\n… and {len(lines) - 12} more" if len(lines) > 12 else ""
     if not lines:
-        lines = [f"none of {len(items)} files is of a known format; name it with --format"]
+        n = len(ledger.files) + len(ledger.ignored)
+        lines = [f"none of {n} files is of a known format; name it with --format"]
     hint = ""
-    if any(reason.startswith("no energy") for reason in report.total("dropped")):
+    if any(reason.startswith("no energy") for reason in ledger.total("dropped")):
         hint = "\nTo keep structures without labels, add --unlabelled; for labels under other names, --energy-key."
     return "no frame could be converted.\n" + "\n".join(lines[:12]) + more + hint
 
 
-def _show(report: Report, out: Path) -> None:
+def _show(ledger: Ledger, out: Path, findings: Sequence[SetFinding]) -> None:
     """The report as tables in the log."""
+    entries = sorted(ledger.files.values(), key=lambda e: e.error is None and not e.dropped)
     rows = [
         (entry.path, entry.format or "-", entry.kept, sum(entry.dropped.values()) or "", _short(entry.error))
-        for entry in sorted(report.files, key=lambda e: e.error is None and not e.dropped)[:TABLE_ROWS]
+        for entry in entries[:TABLE_ROWS]
     ]
     log.info("%s", table(rows, ("file", "format", "kept", "dropped", "error")))
-    if len(report.files) > TABLE_ROWS:
-        log.info("… and %d more files, all in %s", len(report.files) - TABLE_ROWS, out / "report.json")
-    for name, title in (("dropped", "frames dropped, and why"), ("remarks", "remarks")):
-        if counts := report.total(name):
-            log.info("\n%s", table([(n, reason) for reason, n in counts.items()], ("frames", title)))
-    if report.ignored:
-        log.info("\n%d other files ignored: %s", len(report.ignored), ", ".join(report.ignored[:5]))
-    log.info("\n%s: %d frames", out, report.kept)
+    if len(entries) > TABLE_ROWS:
+        log.info("… and %d more files, all in %s", len(entries) - TABLE_ROWS, out / "report.json")
+    if counts := ledger.total("dropped"):
+        rows_ = [(n, reason) for reason, n in counts.items()]
+        log.info("\n%s", table(rows_, ("frames", "frames dropped, and why")))
+    if counts := ledger.total("remarks"):
+        log.info("\n%s", table([(n, text) for text, n in counts.items()], ("frames", "remarks")))
+    for finding in findings:
+        if not finding.frames:
+            log.warning("%s: %s", out, finding.reason)
+    if ledger.ignored:
+        log.info("\n%d other files ignored: %s", len(ledger.ignored), ", ".join(ledger.ignored[:5]))
+    log.info("\n%s: %d frames", out, ledger.kept)
 
 
 def _short(text: str | None) -> str:
