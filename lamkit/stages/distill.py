@@ -26,6 +26,7 @@ from lamkit.files import replace_folder, temporary_folder
 from lamkit.model.config import TrunkConfig
 from lamkit.stages import distill_tables as tables
 from lamkit.stages import explore, label, parts, select
+from lamkit.stages.dynamics import Dynamics
 from lamkit.stages.engine import (
     Engine,
     FrameList,
@@ -36,7 +37,6 @@ from lamkit.stages.engine import (
     resumable,
     write_data,
 )
-from lamkit.stages.md import Dynamics
 from lamkit.stages.teacher import default_head, default_starts, default_teacher, one_system
 from lamkit.train.config import TrainConfig, expand_preset
 

@@ -59,16 +59,27 @@ def read_frames(path: str | Path) -> Frames:
         from lamkit.data.dataset import open_dataset
 
         return open_dataset(dataset_folder(path))
+    images = read_images(path)
+    return FrameList([from_atoms(a, source=str(path), step=i, group=path.stem) for i, a in enumerate(images)])
+
+
+def read_images(path: Path) -> list[Atoms]:
+    """Every structure of a file that ASE reads.
+
+    Raises:
+        UserError: ASE cannot, or there is none.
+    """
     import ase.io
 
     try:
         images = ase.io.read(path, index=":")
     except Exception as error:  # ASE's readers raise anything; all mean that this file is not readable
-        raise UserError(f"{path}: ASE cannot read structures from it ({error})") from None
+        reason = str(error) or type(error).__name__
+        raise UserError(f"{path}: ASE cannot read structures from it ({reason})") from None
     images = images if isinstance(images, list) else [images]
     if not images:
         raise UserError(f"{path}: holds no structure")
-    return FrameList([from_atoms(a, source=str(path), step=i, group=path.stem) for i, a in enumerate(images)])
+    return images
 
 
 def dataset_folder(path: str | Path) -> Path:

@@ -22,6 +22,7 @@ from lamkit.data.frame import Frame, formula, from_atoms, to_atoms
 from lamkit.data.selection import spread_evenly, why_not
 from lamkit.errors import UserError
 from lamkit.stages import parts
+from lamkit.stages.dynamics import Dynamics
 from lamkit.stages.engine import (
     Engine,
     enlarge,
@@ -31,7 +32,7 @@ from lamkit.stages.engine import (
     resumable,
     write_data,
 )
-from lamkit.stages.md import Dynamics, Trajectory, run_trajectory
+from lamkit.stages.trajectory import Trajectory, run_trajectory
 
 
 class Perturb(Model):

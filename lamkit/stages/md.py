@@ -1,191 +1,329 @@
-"""Molecular dynamics that explores: one seeded trajectory with guards, by any ASE calculator.
+"""MD: simulate structures with any checkpoint, head, student or ASE calculator, one after another.
 
-A trajectory that leaves the physical world (forces, temperature or distances out of bounds, numbers that are
-not finite) is stopped, the reason is noted, and the frames that were sane are kept.
+Each structure leaves a trajectory, a table of thermodynamic quantities and a state from which the same
+trajectory goes on, to the last bit, after Ctrl-C, kill -9 or a request for more steps.
 """
 
 from __future__ import annotations
 
-import copy
+import io
+import json
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pydantic
 
-from lamkit.config import Model
-from lamkit.data.frame import Frame, make_frame
-from lamkit.data.selection import Limits, why_not
-from lamkit.errors import UserError
+from lamkit.config import InputPath, Model
+from lamkit.console import Progress, log, table
+from lamkit.data.selection import why_not
+from lamkit.errors import Interrupted, UserError
+from lamkit.files import atomic_write
+from lamkit.stages import parts
+from lamkit.stages.dynamics import Dynamics, Walk
+from lamkit.stages.engine import Engine, resumable
+from lamkit.stages.recorder import TRAJECTORIES, Table, read_table, still
+from lamkit.stages.structures import Structure, check, prepare
+from lamkit.stages.trajectory import snapshot
 
 if TYPE_CHECKING:
-    from ase import Atoms
-    from ase.calculators.calculator import Calculator
+    from lamkit.train.interrupt import StopSignal
 
-HYDROGEN = 1
-
-
-class Dynamics(Model):
-    """How a trajectory runs.
-
-    Attributes:
-        ensemble: nvt (Langevin thermostat) or nve (velocity Verlet, started at the temperature).
-        steps: time steps of each trajectory.
-        timestep: fs; None takes 0.5 fs where there is hydrogen and 1 fs elsewhere.
-        friction: of the Langevin thermostat, 1/fs.
-        save_every: steps between frames that are kept.
-        equilibrate: steps at the start of which no frame is kept; counted in ``steps``.
-        max_heating: stop when the temperature exceeds the target by this factor.
-        limits: what each kept frame must keep to; leaving them stops the trajectory.
-    """
-
-    ensemble: Literal["nvt", "nve"] = "nvt"
-    steps: int = pydantic.Field(400, ge=1)
-    timestep: float | None = pydantic.Field(None, gt=0)
-    friction: float = pydantic.Field(0.02, gt=0)
-    save_every: int = pydantic.Field(10, ge=1)
-    equilibrate: int = pydantic.Field(0, ge=0)
-    max_heating: float = pydantic.Field(5.0, gt=1)
-    limits: Limits = Limits()
+COLUMNS = (
+    "step", "time_ps", "temperature_K", "potential_eV", "kinetic_eV", "total_eV", "conserved_eV",
+    "pressure_GPa", "volume_A3",
+)  # fmt: skip
+MAY_CHANGE = ("dynamics.steps",)  # a run may be resumed with more steps
 
 
-@dataclass
-class Trajectory:
-    """What a trajectory left.
+class Options(Model):
+    """Options of the stage ``md``.
 
     Attributes:
-        frames: sane frames, with the labels of the calculator that ran it.
-        steps: steps done.
-        stopped: why it ended early; None if it ran to the end.
-        seconds: wall time of the dynamics.
+        structures: files that ASE reads, globs or data sets; every structure in them is simulated. Empty takes
+            a sample structure.
+        model: checkpoint whose forces drive the MD.
+        head: head of the checkpoint.
+        calculator: instead of ``model``, ``module:function`` that returns an ASE calculator.
+        temperature: K.
+        dynamics: ensemble, thermostat, pressure, steps and limits.
+        velocities: draw (from the seed, at the temperature) or keep (those of the file).
+        trajectory: format, extxyz or traj (ASE's binary).
+        log_every: steps between rows of the table.
+        checkpoint_seconds: wall time between states that are written.
+        skip_bad: leave out structures that the model cannot evaluate instead of refusing the run.
+        seed: of velocities and thermostat.
+        device: device of the checkpoint's network.
+        resume: go on with the run in the output folder; ``dynamics.steps`` may be raised.
     """
 
-    frames: list[Frame] = field(default_factory=list)
-    steps: int = 0
-    stopped: str | None = None
-    seconds: float = 0.0
+    structures: list[InputPath] = []
+    model: InputPath | None = None
+    head: str | None = None
+    calculator: str | None = None
+    temperature: float = pydantic.Field(300.0, ge=0, allow_inf_nan=False)
+    dynamics: Dynamics = Dynamics(steps=1000)
+    velocities: Literal["draw", "keep"] = "draw"
+    trajectory: Literal["extxyz", "traj"] = "extxyz"
+    log_every: int = pydantic.Field(10, ge=1)
+    checkpoint_seconds: float = pydantic.Field(30.0, gt=0)
+    skip_bad: bool = False
+    seed: int = 0
+    device: str = "CPU"
+    resume: bool = False
 
 
-def timestep_for(atoms: Atoms, dynamics: Dynamics) -> float:
-    """Time step in fs: what was asked for, else what the lightest element allows."""
-    if dynamics.timestep is not None:
-        return dynamics.timestep
-    return 0.5 if (atoms.numbers == HYDROGEN).any() else 1.0
-
-
-def run_trajectory(
-    atoms: Atoms,
-    calculator: Calculator,
-    dynamics: Dynamics,
-    *,
-    temperature: float,
-    seed: int,
-    labels: dict[str, Any] | None = None,
-    on_step: Callable[[int], None] = lambda done: None,
-) -> Trajectory:
-    """Run one trajectory; the same arguments give the same trajectory (up to rounding of the calculator).
+def run(options: Options, out: Path) -> dict[str, Any]:
+    """Simulate every structure.
 
     Args:
-        atoms: the start; not changed.
-        calculator: gives energies and forces.
-        dynamics: how it runs.
-        temperature: K.
-        seed: of velocities and thermostat.
-        labels: fields of every kept :class:`Frame`, such as ``group`` and ``source``.
-        on_step: called with the number of steps done, for progress.
+        options: see :class:`Options`.
+        out: run folder.
 
-    Raises:
-        UserError: the calculator refuses the start itself (an unknown element, for example).
+    Returns:
+        Counts and a row per structure: steps, frames, why it stopped, means, drift of the conserved quantity,
+        files.
     """
-    atoms = atoms.copy()
-    atoms.set_constraint()
-    if hasattr(calculator, "reset"):
-        calculator.reset()  # neighbour lists of an earlier trajectory change the rounding, and so the path
-    atoms.calc = calculator
-    integrator = _integrator(atoms, dynamics, temperature, np.random.default_rng(seed))
-    result = Trajectory()
-    began = time.perf_counter()
-    forces = atoms.get_forces(md=True)  # errors of the start itself are the user's to see
-    result.stopped = _trouble(atoms, forces, dynamics, temperature)
-    while result.stopped is None and result.steps < dynamics.steps:
-        try:
-            forces = integrator.step(forces)
-        except (UserError, ArithmeticError, np.linalg.LinAlgError) as error:
-            result.stopped = f"calculator failed: {error}"
-            break
-        result.steps += 1
-        result.stopped = _trouble(atoms, forces, dynamics, temperature)
-        if result.stopped is None and _due(result.steps, dynamics):
-            result.stopped = _keep(atoms, dynamics, temperature, labels or {}, result)
-        on_step(result.steps)
-    result.seconds = time.perf_counter() - began
-    return result
+    from lamkit.train.interrupt import StopSignal
 
-
-def _due(step: int, dynamics: Dynamics) -> bool:
-    return step > dynamics.equilibrate and step % dynamics.save_every == 0
-
-
-def _keep(
-    atoms: Atoms, dynamics: Dynamics, temperature: float, labels: dict[str, Any], result: Trajectory
-) -> str | None:
-    """Keep the present frame, or say why it is not sane."""
-    # The dynamics goes on in these very arrays, and so do some calculators: copy them.
-    results = copy.deepcopy(atoms.calc.results)
-    fields = {"step": result.steps, **labels, "info": {"temperature": float(temperature)}}
-    frame = make_frame(
-        atoms.numbers.copy(),
-        atoms.positions.copy(),
-        atoms.cell.array.copy(),
-        atoms.pbc.copy(),
-        energy=results.get("free_energy", results.get("energy")),
-        forces=results.get("forces"),
-        stress=results.get("stress"),
-        **fields,
+    out = Path(out)
+    finished = parts.begin(out, options, options.resume, "md", MAY_CHANGE)
+    if finished is not None:
+        return finished
+    engine, structures = prepare(
+        options.structures, options.model, options.head, options.calculator, options.device
     )
-    reason = why_not(frame, dynamics.limits)
-    if reason is None:
-        result.frames.append(frame)
-    return reason
+    structures = check(engine, structures, options.skip_bad)
+    for structure in structures:  # what does not suit the ensemble is said before anything is written
+        _walk(structure, engine, options)
+    parts.start(out, options)
+    rows = []
+    total = len(structures) * options.dynamics.steps
+    with resumable(out, "md"), Progress(total, "MD steps") as progress, StopSignal() as signal:
+        for k, structure in enumerate(structures):
+            simulation = Simulation(structure, engine, options, out)
+            simulation.run(progress, k * options.dynamics.steps, signal)
+            rows.append(simulation.row())
+    stopped = [row for row in rows if row["stopped"]]
+    log.info("%s", summary(rows))
+    for row in stopped:
+        log.warning("%s", complaint(row))
+    return parts.finish(out, {"n_structures": len(rows), "n_stopped": len(stopped), "structures": rows})
 
 
-def _trouble(atoms: Atoms, forces: np.ndarray, dynamics: Dynamics, temperature: float) -> str | None:
-    """Why the trajectory must stop here; cheap enough for every step."""
-    if not np.isfinite(forces).all() or not np.isfinite(atoms.positions).all():
-        return "forces or positions are not finite"
-    largest = float(np.sqrt(np.square(forces).sum(axis=1).max(initial=0.0)))
-    limit = dynamics.limits.max_force
-    if limit is not None and largest > limit:
-        return f"force of {largest:.0f} eV/Å (limit {limit:g})"
-    # 3N degrees of freedom; few atoms fluctuate by their nature: sigma(T)/T = sqrt(2/3N).
-    ceiling = temperature * (dynamics.max_heating + 3 * np.sqrt(2 / (3 * len(atoms))))
-    hot = atoms.get_temperature()
-    if temperature > 0 and hot > ceiling:
-        return f"temperature of {hot:.0f} K (target {temperature:g})"
-    return None
+def _walk(structure: Structure, engine: Engine, options: Options) -> Walk:
+    keep = options.velocities == "keep"
+    atoms = structure.atoms.copy()
+    if keep and not atoms.has("momenta"):
+        raise UserError(f"{structure.where}: has no velocities to keep; leave velocities: keep away")
+    try:
+        return Walk(
+            atoms,
+            engine.calculator,
+            options.dynamics,
+            temperature=options.temperature,
+            seed=parts.seed_for(options.seed, "md", structure.name),
+            keep_velocities=keep,
+        )
+    except UserError as error:
+        raise UserError(f"{structure.where}: {error}") from None
 
 
-def _integrator(atoms: Atoms, dynamics: Dynamics, temperature: float, rng: np.random.Generator) -> Any:
-    """ASE integrator with velocities drawn and the drift taken out."""
+class Simulation:
+    """One structure's run and its files.
+
+    Args:
+        structure: the start.
+        engine: gives energies and forces.
+        options: of the run.
+        out: run folder.
+    """
+
+    def __init__(self, structure: Structure, engine: Engine, options: Options, out: Path) -> None:
+        self.structure, self.engine, self.options = structure, engine, options
+        writer = TRAJECTORIES[options.trajectory]
+        self.state_path = out / "parts" / f"{structure.name}.state.npz"
+        self.trajectory_path = out / f"{structure.name}{writer.suffix}"
+        self.table_path = out / f"{structure.name}.csv"
+        self.walk = _walk(structure, engine, options)
+        saved = load_state(self.state_path)
+        self.seconds_before, self.n_frames = 0.0, 0
+        lengths = [0, 0]
+        if saved is not None:
+            self.walk.restore(saved)
+            if hasattr(engine.calculator, "restore"):
+                engine.calculator.restore(saved["calculator"])
+            self.seconds_before, self.n_frames, lengths = (
+                saved["seconds"],
+                saved["n_frames"],
+                saved["lengths"],
+            )
+        self.fresh = saved is None
+        self.table = Table(self.table_path, COLUMNS, lengths[0])
+        self.trajectory = writer(self.trajectory_path, lengths[1])
+
+    def run(self, progress: Progress, before: int, signal: StopSignal) -> None:
+        """Go to the end, or to the step at which the trajectory leaves the physical world.
+
+        Args:
+            progress: shared by all structures.
+            before: steps that stand for the structures before this one.
+            signal: whether the user wants to stop.
+
+        Raises:
+            Interrupted: Ctrl-C or SIGTERM; the state is saved.
+        """
+        steps, walk = self.options.dynamics.steps, self.walk
+        progress.first = before + walk.step
+        if self.fresh:
+            walk.begin()
+            self._record()
+        self.began = saved_at = time.perf_counter()  # what was compiled before is not MD
+        while walk.stopped is None and walk.step < steps:
+            walk.advance()
+            self._record()
+            progress.update(before + walk.step, self._text())
+            if signal.received or time.perf_counter() - saved_at > self.options.checkpoint_seconds:
+                self._save()
+                saved_at = time.perf_counter()
+            if signal.received and walk.step < steps:
+                out = self.table_path.parent
+                raise Interrupted(f"Saved in {out}; go on with 'lamkit md --out {out} --resume'")
+        self._save()
+        self.table.close()
+        self.trajectory.close()
+
+    def _text(self) -> str:
+        return f"{self.structure.name} {self.walk.kelvin():.0f} K"
+
+    def _record(self) -> None:
+        """Write what is due of the present step, if it is sane."""
+        walk, dynamics = self.walk, self.options.dynamics
+        due = walk.due() or (walk.step == 0 and dynamics.equilibrate == 0)
+        if walk.stopped is None and due:
+            walk.stopped = why_not(snapshot(walk), dynamics.limits)
+            if walk.stopped is None:
+                time_fs = walk.step * walk.timestep
+                self.trajectory.add(still(walk.atoms, step=walk.step, time_fs=time_fs))
+                self.n_frames += 1
+        if walk.stopped is None and walk.step % self.options.log_every == 0:
+            self.table.add(thermodynamics(walk))
+
+    def _save(self) -> None:
+        """Write the state, after the files that it speaks of."""
+        lengths = [self.table.flush(), self.trajectory.flush()]
+        self.seconds = self.seconds_before + time.perf_counter() - self.began
+        calculator = self.engine.calculator
+        state = self.walk.state()
+        notes = {k: v for k, v in state.items() if k != "arrays"} | {
+            "calculator": calculator.state() if hasattr(calculator, "state") else None,
+            "lengths": lengths,
+            "n_frames": self.n_frames,
+            "seconds": self.seconds,
+        }
+        stream = io.BytesIO()
+        text = np.frombuffer(json.dumps(notes).encode(), dtype=np.uint8)
+        np.savez(stream, notes=text, **state["arrays"])
+        atomic_write(self.state_path, stream.getvalue())
+
+    def row(self) -> dict[str, Any]:
+        """What became of it; means are over the rows after ``dynamics.equilibrate``."""
+        walk, n_atoms = self.walk, len(self.structure.atoms)
+        values = read_table(self.table_path)
+        used = values["step"] >= min(self.options.dynamics.equilibrate, walk.step)
+        means = {
+            name: float(np.mean(column[used])) if used.any() else None for name, column in values.items()
+        }
+        return {
+            "name": self.structure.name,
+            "source": self.structure.source,
+            "index": self.structure.index,
+            "n_atoms": n_atoms,
+            "steps": walk.step,
+            "wanted": self.options.dynamics.steps,
+            "stopped": walk.stopped,
+            "frames": self.n_frames,
+            "temperature_K": _rounded(means["temperature_K"], 1),
+            "pressure_GPa": _rounded(means["pressure_GPa"], 4),
+            "volume_A3": _rounded(means["volume_A3"], 3),
+            "drift_eV_atom_ps": drift(values["time_ps"][used], values["conserved_eV"][used] / n_atoms),
+            "ms_per_step": round(1e3 * self.seconds / max(walk.step, 1), 3),
+            "trajectory": str(self.trajectory_path),
+            "table": str(self.table_path),
+        }
+
+
+def load_state(path: Path) -> dict[str, Any] | None:
+    """A state that a simulation saved; None if there is none."""
+    if not path.is_file():
+        return None
+    with np.load(path) as data:
+        notes = json.loads(data["notes"].tobytes())
+        return {**notes, "arrays": {k: data[k] for k in data.files if k != "notes"}}
+
+
+def thermodynamics(walk: Walk) -> dict[str, float | None]:
+    """The row of the table for the present step."""
     from ase import units
-    from ase.md.langevin import Langevin
-    from ase.md.verlet import VelocityVerlet
+    from ase.calculators.calculator import PropertyNotImplementedError
 
-    masses = atoms.get_masses()[:, None]
-    momenta = rng.standard_normal((len(atoms), 3)) * np.sqrt(masses * units.kB * temperature)
-    if len(atoms) > 1:
-        momenta -= masses * momenta.sum(axis=0) / masses.sum()
-    atoms.set_momenta(momenta)
-    step = timestep_for(atoms, dynamics) * units.fs
-    if dynamics.ensemble == "nve":
-        return VelocityVerlet(atoms, timestep=step)
-    return Langevin(
-        atoms,
-        timestep=step,
-        temperature_K=temperature,
-        friction=dynamics.friction / units.fs,
-        rng=rng,
-        fixcm=False,
+    atoms = walk.atoms
+    potential = float(atoms.calc.results.get("free_energy", np.nan))
+    if np.isnan(potential):  # many calculators know only one energy
+        potential = float(atoms.get_potential_energy())
+    kinetic = float(atoms.get_kinetic_energy())
+    periodic = bool(atoms.pbc.all())
+    pressure = None
+    if periodic:
+        with suppress(PropertyNotImplementedError):
+            stress = atoms.get_stress(include_ideal_gas=True, apply_constraint=False)
+            pressure = -float(stress[:3].mean()) / units.GPa
+    return {
+        "step": walk.step,
+        "time_ps": 1e-3 * walk.step * walk.timestep,
+        "temperature_K": walk.kelvin(),
+        "potential_eV": potential,
+        "kinetic_eV": kinetic,
+        "total_eV": potential + kinetic,
+        "conserved_eV": walk.conserved(potential),
+        "pressure_GPa": pressure,
+        "volume_A3": float(atoms.get_volume()) if periodic else None,
+    }
+
+
+def drift(time_ps: np.ndarray, energy: np.ndarray) -> float | None:
+    """Slope of a straight line through the energies, per ps; None where there are too few."""
+    if len(time_ps) < 3 or np.ptp(time_ps) == 0:
+        return None
+    return float(np.polyfit(time_ps, energy - energy[0], 1)[0])
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None or not np.isfinite(value) else round(value, digits)
+
+
+def summary(rows: list[dict[str, Any]]) -> str:
+    """One line per structure."""
+    columns = (
+        "name",
+        "n_atoms",
+        "steps",
+        "frames",
+        "temperature_K",
+        "pressure_GPa",
+        "ms_per_step",
+        "stopped",
+    )
+    return table([[row[c] for c in columns] for row in rows], [c.replace("_", " ") for c in columns])
+
+
+def complaint(row: dict[str, Any]) -> str:
+    """What to say of a trajectory that ended early."""
+    return (
+        f"{row['source']}, structure {row['index']}: stopped at step {row['steps']} of {row['wanted']}: "
+        f"{row['stopped']}; {row['frames']} sane frames are in {row['trajectory']}. Try a shorter "
+        "dynamics.timestep or a lower temperature, relax the structure first, and check that the head knows "
+        "such structures"
     )

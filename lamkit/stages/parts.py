@@ -24,7 +24,9 @@ FINISHED, PLAN = "result.json", "parts/plan.json"
 IGNORED = {"resume", "device"}  # options that do not change what is computed
 
 
-def begin(out: Path, options: Model, resume: bool, stage: str) -> dict[str, Any] | None:
+def begin(
+    out: Path, options: Model, resume: bool, stage: str, may_change: Sequence[str] = ()
+) -> dict[str, Any] | None:
     """Look at the run folder of a stage before anything is loaded; nothing is written.
 
     Args:
@@ -32,6 +34,7 @@ def begin(out: Path, options: Model, resume: bool, stage: str) -> dict[str, Any]
         options: all options of the run; a run can only go on with the same.
         resume: go on with what the folder holds.
         stage: name of the stage, for messages.
+        may_change: options with which a run may go on though it was begun with others, as ``group.key``.
 
     Returns:
         The result of the run if it is finished already and ``resume`` is set; else None.
@@ -46,13 +49,14 @@ def begin(out: Path, options: Model, resume: bool, stage: str) -> dict[str, Any]
                 f"{out}: holds a run of '{stage}' already; go on with it by --resume, or give another --out"
             )
         before = json.loads(plan.read_text())
-        changed = sorted(k for k in {*wanted, *before} if wanted.get(k) != before.get(k))
+        ours, theirs = (_without(given, may_change) for given in (wanted, before))
+        changed = sorted(k for k in {*ours, *theirs} if ours.get(k) != theirs.get(k))
         if changed:
             raise UserError(
                 f"{out}: was begun with other options ({', '.join(changed)}); "
                 "give the same ones to resume, or another --out"
             )
-        if (out / FINISHED).is_file():
+        if (out / FINISHED).is_file() and wanted == before:
             return json.loads((out / FINISHED).read_text())
     elif (out / "dataset.yaml").exists() or (out / "data").exists():
         raise UserError(f"{out}: holds data already; give another --out")
@@ -67,6 +71,14 @@ def start(out: Path, options: Model) -> None:
 
 def _lasting(options: Model) -> dict[str, Any]:
     return {k: v for k, v in dump(options).items() if k not in IGNORED}
+
+
+def _without(options: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """Options less those named ``group.key``."""
+    result = json.loads(json.dumps(options))
+    for group, _, key in (name.partition(".") for name in keys):
+        result.get(group, {}).pop(key, None)
+    return result
 
 
 def finish(out: Path, result: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lamkit.data.frame import Frame, formula, to_atoms
-from lamkit.stages.md import Dynamics, timestep_for
+from lamkit.stages.dynamics import Dynamics, draw_velocities, timestep_for
 
 if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
@@ -61,7 +61,5 @@ def _prepared(start: Frame, calculator: Calculator, temperature: float) -> Any:
 
     atoms = to_atoms(start)
     atoms.calc = calculator
-    rng = np.random.default_rng(0)
-    masses = atoms.get_masses()[:, None]
-    atoms.set_momenta(rng.standard_normal((len(atoms), 3)) * np.sqrt(masses * units.kB * temperature))
+    draw_velocities(atoms, temperature, np.random.default_rng(0))
     return VelocityVerlet(atoms, timestep=timestep_for(atoms, Dynamics()) * units.fs)
