@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from frames import kept, read_all
 
-from lamkit.data.formats import FORMATS, Dropped, Remark, get_format, recognise
+from lamkit.data.formats import FORMATS, Remark, get_format, recognise
 from lamkit.data.frame import from_voigt, volume
 from lamkit.errors import UserError
 
@@ -43,40 +43,6 @@ def test_an_external_pressure_enters_neither_energy_nor_stress_twice(shared):
     assert frame.energy < 0  # the enthalpy would be +90 eV
 
 
-@pytest.mark.parametrize(
-    ("name", "fmt", "n_kept", "n_dropped", "reason"),
-    [
-        ("OUTCAR.ch4.unconverged", "vasp/outcar", 1, 2, "did not converge"),
-        ("OUTCAR.ch4.1step", "vasp/outcar", 0, 1, "did not converge"),
-        ("vasprun.h2o.md.conv.xml", "vasp/xml", 2, 1, "did not converge"),
-        # NELM was reached twice, but VASP 6 says of the second that it converged in its last step
-        ("ionic-relax-magmom-carry-on_calc-000__OUTCAR", "vasp/outcar", 4, 1, "did not converge"),
-        ("Ti-aimd-nwrite0__OUTCAR", "vasp/outcar", 2, 8, "without complete labels"),
-        ("test_bands_wc__OUTCAR", "vasp/outcar", 0, 1, "ICHARG"),
-        ("vasprun.uniform.xml.gz", "vasp/xml", 0, 1, "ICHARG"),
-    ],
-)
-def test_every_ionic_step_of_vasp_is_kept_or_counted(shared, name, fmt, n_kept, n_dropped, reason):
-    things = read_all(fmt, shared / "data/vasp" / name)
-    dropped = [t for t in things if isinstance(t, Dropped)]
-    assert len(kept(things)) == n_kept
-    assert sum(d.count for d in dropped) == n_dropped
-    assert all(reason in d.reason for d in dropped)
-
-
-def test_steps_that_are_kept_keep_their_number(shared):
-    things = kept(read_all("vasp/outcar", shared / "data/vasp/Ti-aimd-nwrite0__OUTCAR"))
-    assert [f.step for f in things] == [0, 9]
-    things = kept(read_all("vasp/xml", shared / "data/vasp/vasprun.h2o.md.conv.xml"))
-    assert [f.step for f in things] == [1, 2]
-
-
-def test_complete_steps_of_a_truncated_run_are_kept_and_it_is_said(shared):
-    things = read_all("vasp/xml", shared / "data/vasp/relax-truncated__vasprun.xml")
-    assert len(kept(things)) == 18
-    assert any(isinstance(t, Remark) and "did not come to its end" in t.text for t in things)
-
-
 def test_stress_that_vasp_did_not_compute_is_absent_and_not_zero(shared):
     for name, fmt in (("npt_nvt__OUTCAR", "vasp/outcar"), ("vasprun.ml_md.xml.gz", "vasp/xml")):
         assert all(f.stress is None for f in kept(read_all(fmt, shared / "data/vasp" / name)))
@@ -85,13 +51,6 @@ def test_stress_that_vasp_did_not_compute_is_absent_and_not_zero(shared):
 def test_forces_on_fixed_atoms_are_the_raw_ones(shared):
     frame = kept(read_all("vasp/xml", shared / "data/vasp/27998_vasprun.xml"))[0]
     assert (np.abs(frame.forces).max(axis=1) > 0).all()
-
-
-@pytest.mark.parametrize("name", ["vasprun.xe.xml.gz", "unfinished__OUTCAR"])
-def test_files_that_cannot_be_labelled_are_an_error_with_their_name(shared, name):
-    path = shared / "data/vasp" / name
-    with pytest.raises(UserError, match=name):
-        read_all(recognise(path).name, path)
 
 
 def test_mptrj_json_and_xyz_give_the_same_labels(shared):

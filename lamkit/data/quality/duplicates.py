@@ -75,11 +75,11 @@ def _moments(frame: Frame, weights: NDArray[np.float64]) -> list[float]:
     axes = np.linalg.eigvalsh((share[:, None] * arms).T @ arms)
     length = float(np.sqrt(share @ squares)) + 1e-3
     skew = float(np.abs(share @ (np.linalg.norm(arms, axis=1) ** 3))) / length**3
-    first = float(squares[0] / length**2)
+    farthest = float(squares.max() / length**2)
     return [
         *(axes / length**2).tolist(),
         skew,
-        first,
+        farthest,
         float(share @ squares**2) / length**4,
         float(np.log(length)),
     ]

@@ -69,36 +69,54 @@ def read_steps(file: Path, run: Run, source: str) -> Iterator[Step]:
     Raises:
         UserError: an atom is of no element.
     """
-    index = 0
+    index = n_ml = depth = opened = 0  # opened: calculations begun
     root: ET.Element | None = None
-    opened = 0  # calculations begun
+    outside = ET.Element("calculation")  # parts of an ionic step of the machine-learned force field
     try:
         for event, element in ET.iterparse(file, events=("start", "end")):
             if event == "start":
                 root = element if root is None else root
+                depth += 1
                 opened += element.tag == "calculation"
                 continue
-            if element.tag == "generator":
-                found = re.match(theory.VERSION, (element.findtext("i[@name='version']") or "").strip())
-                run.version = found[0] if found else ""
-            elif element.tag == "incar":
-                run.asked |= _settings(element)
-            elif element.tag == "parameters":
-                run.used |= _settings(element)
-            elif element.tag == "atominfo":
-                _atoms(element, run, source)
-            elif element.tag == "structure" and element.get("name") == "initialpos":
-                run.fixed = _fixed(element)
-            elif element.tag == "calculation":
+            depth -= 1
+            if element.tag == "calculation":
                 yield _step(element, run, index)
                 index += 1
-                element.clear()
-                if root is not None:
-                    root.clear()  # keeps the memory flat over a long run
+            elif depth == 1 and element.tag in OUTSIDE and element.get("name") not in NOT_A_STEP:
+                outside.append(element)
+                if element.tag == "energy":
+                    yield _step(outside, run, n_ml)
+                    n_ml += 1
+                    outside = ET.Element("calculation")
+            else:
+                _run_facts(element, run, source)
+            if depth == 1 and root is not None:
+                root.clear()  # keeps the memory flat over a long run
     except ET.ParseError as error:
         run.truncated = str(error)
         if opened > index:
             yield Step(index=index, fault=steps.BROKEN_END)
+
+
+# VASP 6 writes the steps of its machine-learned force field beside <calculation>, with these elements.
+OUTSIDE = ("structure", "varray", "energy")
+NOT_A_STEP = ("initialpos", "finalpos", "primitive_cell")
+
+
+def _run_facts(element: ET.Element, run: Run, source: str) -> None:
+    """Take what an element says of the run as a whole."""
+    if element.tag == "generator":
+        found = re.match(theory.VERSION, (element.findtext("i[@name='version']") or "").strip())
+        run.version = found[0] if found else ""
+    elif element.tag == "incar":
+        run.asked |= _settings(element)
+    elif element.tag == "parameters":
+        run.used |= _settings(element)
+    elif element.tag == "atominfo":
+        _atoms(element, run, source)
+    elif element.tag == "structure" and element.get("name") == "initialpos":
+        run.fixed = _fixed(element)
 
 
 def _settings(element: ET.Element) -> dict[str, str]:
@@ -115,7 +133,7 @@ def _settings(element: ET.Element) -> dict[str, str]:
 
 def _atoms(info: ET.Element, run: Run, source: str) -> None:
     """Elements of the atoms; symbols that are none are looked up in the pseudopotentials (trap A3)."""
-    types = [[c.text or "" for c in row] for row in info.findall("array[@name='atomtypes']/set/rc")]
+    types = [[(c.text or "").strip() for c in row] for row in info.findall("array[@name='atomtypes']/set/rc")]
     titles = run.titles = [row[4] if len(row) > 4 else "" for row in types]
     run.symbols.clear()
     for row in info.findall("array[@name='atoms']/set/rc"):
