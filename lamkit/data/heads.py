@@ -51,10 +51,12 @@ class Source(config.Model):
         reading: names, units and signs in the files, where they do not state them; flags go before.
         path: sample data shipped with LAMKit, relative to ``examples/``; null if none is shipped.
         url: download address.
+        mirrors: other addresses of the same file, tried in order where the first fails.
         filename: name of the file to download.
         size_bytes: its size.
         sha256: its checksum.
         md5: its checksum, where the publisher gives only that.
+        unpack: it is an archive (tar or zip) to be unpacked.
         licence: licence of the data.
         how: a sentence on how to get the data.
     """
@@ -63,10 +65,12 @@ class Source(config.Model):
     reading: ReadOptions = ReadOptions()
     path: str | None = None
     url: str | None = None
+    mirrors: list[str] = Field(default_factory=list)
     filename: str | None = None
     size_bytes: int | None = None
     sha256: str | None = None
     md5: str | None = None
+    unpack: bool = False
     licence: str | None = None
     how: str | None = None
 

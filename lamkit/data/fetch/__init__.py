@@ -1,0 +1,1 @@
+"""Getting the data of a head: download, check, unpack."""
