@@ -38,7 +38,8 @@ def learn(lmax: int, gain: float, bias: float, last: float, data: Path, steps: i
 
     from lamkit.model import heads, layers
     from lamkit.model.potential import Potential
-    from lamkit.train.step import TrainStep, tensors
+    from lamkit.train.objective import tensors
+    from lamkit.train.step import TrainStep
 
     layers.START_GAIN, layers.START_BIAS, heads.LAST_LAYER = gain, bias, last
     trunk = TrunkConfig(

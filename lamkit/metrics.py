@@ -1,4 +1,4 @@
-"""Error sums over any number of frames, in constant memory.
+"""Error sums over any number of frames, in constant memory, under LAMKit's names and under Orb's.
 
 Used by validation during training and by ``lamkit evaluate``. Missing labels (None or NaN) are left out of
 their sum; a prediction that is not finite is never left out, so that it shows in the result.
@@ -15,6 +15,38 @@ FORCE_THRESHOLD = 0.03
 # Below this norm (eV/Å) a target force has no direction: symmetry makes it zero up to rounding.
 NO_DIRECTION = 1e-6
 
+# Classes of target forces by their norm, eV/Å, as Orb names them.
+BUCKETS = {"-inf-0.10": (0.0, 0.1), "0.10-1.00": (0.1, 1.0), "1.00-inf": (1.0, np.inf)}
+
+# Orb's metrics: the name of orb-models 0.5 and later -> the sum and the count that it is made of.
+ORB_METRICS = {
+    "energy_mae_raw": ("total_abs", "total_n"),
+    "energy_mse_raw": ("total_sq", "total_n"),
+    "energy_reference_mae": ("reference_abs", "reference_n"),
+    "forces_mae_raw": ("graph_abs", "graph_n"),
+    "forces_mse_raw": ("graph_sq", "graph_n"),
+    "forces_cosine_sim": ("cosine", "cosine_n"),
+    "forces_wt_0.03": ("threshold", "threshold_n"),
+    **{f"forces_mae_raw_bucket_{name}": (f"bucket_{name}", "graph_n") for name in BUCKETS},
+    "stress_mae_raw": ("stress_abs", "stress_n"),
+    "stress_mse_raw": ("stress_sq", "stress_n"),
+    "stress_diag_mae_raw": ("diag_abs", "diag_n"),
+    "stress_diag_mse_raw": ("diag_sq", "diag_n"),
+    "stress_offdiag_mae_raw": ("offdiag_abs", "offdiag_n"),
+    "stress_offdiag_mse_raw": ("offdiag_sq", "offdiag_n"),
+    "equigrad_loss": ("rotation", "rotation_n"),
+    "confidence_accuracy": ("confident", "confident_n"),
+}
+# Those that orb-models 0.4 and the MindSpore port have: the name there -> the name of 0.5.
+ORB_LEGACY = {
+    "energy_reference_mae": "energy_reference_mae",
+    "energy_mae_raw": "energy_mae_raw",
+    "stress_mae_raw": "stress_mae_raw",
+    "node_mae_raw": "forces_mae_raw",
+    "node_cosine_sim": "forces_cosine_sim",
+    "fwt_0.03": "forces_wt_0.03",
+}
+
 _SUMS = (
     "frames", "atoms",
     "energy_n", "energy_abs", "energy_sq",
@@ -22,6 +54,10 @@ _SUMS = (
     "cosine_n", "cosine",
     "stress_n", "stress_abs", "stress_sq",
     "threshold_n", "threshold",
+    "total_n", "total_abs", "total_sq", "reference_n", "reference_abs",
+    "graph_n", "graph_abs", "graph_sq", *(f"bucket_{name}" for name in BUCKETS),
+    "diag_n", "diag_abs", "diag_sq", "offdiag_n", "offdiag_abs", "offdiag_sq",
+    "rotation_n", "rotation", "confident_n", "confident",
 )  # fmt: skip
 
 
@@ -47,6 +83,7 @@ class ErrorSums:
         forces_true: ArrayLike | None = None,
         stress_pred: ArrayLike | None = None,
         stress_true: ArrayLike | None = None,
+        energy_reference: ArrayLike | None = None,
     ) -> None:
         """Add one frame or a batch of frames; a pair with either side None is skipped.
 
@@ -59,6 +96,7 @@ class ErrorSums:
             forces_true: the same from the data; NaN where missing.
             stress_pred: [6] or [n_frames, 6], Voigt xx yy zz yz xz xy, eV/Å³.
             stress_true: the same from the data; NaN for each component that is not known.
+            energy_reference: sum of the references of the elements, a number or [n_frames], eV.
         """
         counts = np.atleast_1d(np.asarray(n_atoms, dtype=np.int64))
         self.sums["frames"] += len(counts)
@@ -67,15 +105,46 @@ class ErrorSums:
             self._add_energy(
                 counts, _shaped(energy_pred, (len(counts),)), _shaped(energy_true, (len(counts),))
             )
+        if energy_reference is not None and energy_true is not None:
+            rest = _shaped(energy_true, (len(counts),)) - _shaped(energy_reference, (len(counts),))
+            self._count("reference", np.abs(rest / counts))
         if forces_pred is not None and forces_true is not None:
             shape = (int(counts.sum()), 3)
             self._add_forces(counts, _shaped(forces_pred, shape), _shaped(forces_true, shape))
         if stress_pred is not None and stress_true is not None:
-            shape = (len(counts), 6)
-            self._add_pair("stress", _shaped(stress_pred, shape), _shaped(stress_true, shape))
+            predicted, target = (_shaped(s, (len(counts), 6)) for s in (stress_pred, stress_true))
+            self._add_pair("stress", predicted, target)
+            self._add_pair("diag", predicted[:, :3], target[:, :3])
+            self._add_pair("offdiag", predicted[:, 3:], target[:, 3:])
+
+    def add_rotation(self, rotational_grad: ArrayLike) -> None:
+        """Add the rotational gradients of a conservative model, [n_frames, 3, 3] eV."""
+        norms = np.linalg.norm(np.asarray(rotational_grad, dtype=np.float64), axis=(1, 2))
+        self.sums["rotation_n"] += norms.size
+        self.sums["rotation"] += float(norms.sum())
+
+    def add_confidence(
+        self, confidence: ArrayLike, bins: ArrayLike, forces_pred: ArrayLike, forces_true: ArrayLike
+    ) -> None:
+        """Add how often the likeliest class of force errors is the right one.
+
+        Args:
+            confidence: [n_atoms, n_bins], probabilities or logits.
+            bins: [n_bins + 1], edges of the classes, eV/Å of |ΔF| averaged over x, y, z; an error beyond the
+                last is in no class.
+            forces_pred: [n_atoms, 3], eV/Å.
+            forces_true: the same from the data; NaN where missing.
+        """
+        guessed, edges = np.asarray(confidence), np.asarray(bins, dtype=np.float64)
+        error = np.abs(np.asarray(forces_pred) - np.asarray(forces_true)).mean(axis=1)
+        right = np.clip(np.searchsorted(edges, error) - 1, 0, len(edges) - 2)
+        hit = (guessed.argmax(axis=1) == right) & (error <= edges[-1])
+        self.sums["confident_n"] += int((~np.isnan(error)).sum())
+        self.sums["confident"] += int(hit.sum())
 
     def _add_energy(self, counts: NDArray, predicted: NDArray, target: NDArray) -> None:
         self._add_pair("energy", predicted / counts, target / counts)
+        self._add_pair("total", predicted, target)
 
     def _add_forces(self, counts: NDArray, predicted: NDArray, target: NDArray) -> None:
         self._add_pair("forces", predicted, target)
@@ -90,6 +159,20 @@ class ErrorSums:
             if end > start and known[start:end].all():
                 self.sums["threshold_n"] += 1
                 self.sums["threshold"] += bool((worst[start:end] < FORCE_THRESHOLD).all())
+            if known[start:end].any():
+                rows = start + np.flatnonzero(known[start:end])
+                self._add_graph(predicted[rows], target[rows])
+
+    def _add_graph(self, predicted: NDArray, target: NDArray) -> None:
+        """Orb averages force errors over the atoms of each structure first; a bucket without atoms counts 0."""
+        error = np.abs(predicted - target).mean(axis=1)
+        size = np.linalg.norm(target, axis=1)
+        self.sums["graph_n"] += 1
+        self.sums["graph_abs"] += float(error.mean())
+        self.sums["graph_sq"] += float(np.square(predicted - target).mean())
+        for name, (low, high) in BUCKETS.items():
+            inside = (size >= low) & (size < high)
+            self.sums[f"bucket_{name}"] += float(error[inside].mean()) if inside.any() else 0.0
 
     def _add_cosine(self, predicted: NDArray, target: NDArray) -> None:
         """Sum of cos(F_pred, F_true) over atoms whose target has a direction; a zero prediction counts 0."""
@@ -106,6 +189,11 @@ class ErrorSums:
         self.sums[f"{name}_n"] += error.size
         self.sums[f"{name}_abs"] += float(np.abs(error).sum())
         self.sums[f"{name}_sq"] += float(np.square(error).sum())
+
+    def _count(self, name: str, values: NDArray) -> None:
+        known = ~np.isnan(values)
+        self.sums[f"{name}_n"] += int(known.sum())
+        self.sums[f"{name}_abs"] += float(values[known].sum())
 
     def merge(self, other: ErrorSums) -> None:
         """Add everything that ``other`` has counted."""
@@ -136,6 +224,27 @@ class ErrorSums:
             "n_frames": int(self.sums["frames"]),
             "n_atoms": int(self.sums["atoms"]),
         }
+
+    def orb(self, conservative: bool = False) -> dict[str, float]:
+        """The errors so far under the names of orb-models 0.5; what nothing is known of is left out.
+
+        ``energy_mae_raw`` is in eV per structure, forces are averaged over the atoms of each structure and
+        then over structures.
+
+        Args:
+            conservative: put ``grad-`` before the names of forces and stress, as there.
+        """
+        found = {}
+        for name, (total, count) in ORB_METRICS.items():
+            if self.sums[count]:
+                gradient = conservative and name.startswith(("forces", "stress"))
+                found[f"grad-{name}" if gradient else name] = self.sums[total] / self.sums[count]
+        return found
+
+    def orb_legacy(self) -> dict[str, float]:
+        """The same errors under the names of orb-models 0.4, as far as it has them."""
+        found = self.orb()
+        return {old: found[new] for old, new in ORB_LEGACY.items() if new in found}
 
     def _mean(self, total: str, count: str) -> float | None:
         return self.sums[total] / self.sums[count] if self.sums[count] else None

@@ -46,6 +46,8 @@ class Graph(NamedTuple):
         forces: [n_atoms, 3] eV/Å.
         stress: [6] eV/Å³, Voigt; NaN components are unknown.
         cutoff: Å, with which the edges were made.
+        charge: e, total charge of the frame; NaN where it is not stated.
+        spin: multiplicity of the frame, 0 for "any"; NaN where it is not stated.
     """
 
     numbers: NDArray[np.int32]
@@ -59,6 +61,8 @@ class Graph(NamedTuple):
     forces: NDArray[np.floating] | None
     stress: NDArray[np.floating] | None
     cutoff: float
+    charge: float = np.nan
+    spin: float = np.nan
 
     @property
     def n_atoms(self) -> int:
@@ -87,6 +91,7 @@ class Batch(NamedTuple):
         node_mask, graph_mask: [N], [G].
         arms: [N, 3] Å.
         torque_inverse: [G, 3, 3] Å⁻².
+        charge, spin: [G] e and multiplicity; NaN where not stated, 0 for dummies.
         energy: [G] eV/atom, ``(E - sum of references) / n_atoms``.
         energy_mask: [G].
         forces: [N, 3] eV/Å.
@@ -107,6 +112,8 @@ class Batch(NamedTuple):
     graph_mask: NDArray[np.floating]
     arms: NDArray[np.floating]
     torque_inverse: NDArray[np.floating]
+    charge: NDArray[np.floating]
+    spin: NDArray[np.floating]
     energy: NDArray[np.floating]
     energy_mask: NDArray[np.floating]
     forces: NDArray[np.floating]
@@ -166,7 +173,40 @@ def make_graph(
         forces=None if frame.forces is None else np.asarray(frame.forces, dtype=dtype),
         stress=None if frame.stress is None or size == 0.0 else np.asarray(frame.stress, dtype=dtype),
         cutoff=float(cutoff),
+        **conditions(frame),
     )
+
+
+def conditions(frame: Frame) -> dict[str, float]:
+    """``charge`` and ``spin`` of a frame from its ``info``; NaN where it does not say.
+
+    Raises:
+        UserError: it says something that is no number.
+    """
+    found = {}
+    for name in ("charge", "spin"):
+        value = frame.info.get(name, np.nan)
+        try:
+            found[name] = float(value)
+        except (TypeError, ValueError):
+            raise UserError(f"{_where(frame)}info['{name}'] is {value!r}: it must be a number") from None
+    return found
+
+
+def require_conditions(batch: Batch) -> None:
+    """Refuse a batch for a network that is conditioned on charge and spin where it does not state them.
+
+    Raises:
+        UserError: naming the first such graph.
+    """
+    for name in ("charge", "spin"):
+        missing = np.flatnonzero(~np.isfinite(getattr(batch, name)) & (batch.graph_mask > 0))
+        if len(missing):
+            raise UserError(
+                f"this model needs the total charge and the spin multiplicity of every structure, and structure "
+                f"{missing[0]} of a batch has no {name}: set atoms.info['charge'] and atoms.info['spin'] "
+                "(for example 0 and 1)"
+            )
 
 
 def _where(frame: Frame) -> str:
@@ -248,6 +288,8 @@ def _topology(
         "torque_inverse": _overwrite(
             np.zeros((shape.n_graphs, 3, 3), dtype), [g.torque_inverse[None] for g in graphs]
         ),
+        "charge": _filled([np.array([g.charge for g in graphs])], shape.n_graphs, 0, dtype),
+        "spin": _filled([np.array([g.spin for g in graphs])], shape.n_graphs, 0, dtype),
     }
 
 

@@ -30,8 +30,11 @@ class TrunkConfig(config.Model):
         repulsion: add the Ziegler-Biersack-Littmark pair repulsion at short distances.
         repulsion_rule: orb (what the public weights were trained with: atomic numbers shifted by one, and in
             conservative models the mean over atoms, which is not extensive) or physical (true numbers, sum).
-        conditioning: charge and spin of the frame as inputs.
-        confidence: a head that predicts its own force error.
+        conditioning: total charge (in e) and spin multiplicity of the frame as inputs (OrbMol); every frame
+            needs them then.
+        confidence: heads have a network that predicts, atom by atom, how large their force error is.
+        decoder: the denoising network of the public models, which forces and energies do not use.
+        stress: false where a head gives no stress (OrbMol, which knows molecules only).
     """
 
     version: Literal["v2", "v3"] = "v3"
@@ -49,12 +52,13 @@ class TrunkConfig(config.Model):
     repulsion_rule: Literal["orb", "physical"] = "orb"
     conditioning: bool = False
     confidence: bool = False
+    decoder: bool = False
+    stress: bool = True
 
     @model_validator(mode="after")
-    def _available(self) -> TrunkConfig:
-        for name in ("conditioning", "confidence"):
-            if getattr(self, name):
-                raise ValueError(f"{name}: true is not available yet; leave it false")
+    def _divisible(self) -> TrunkConfig:
+        if self.conditioning and self.latent % 4:
+            raise ValueError(f"latent: {self.latent} must be a multiple of 4 with conditioning: true")
         return self
 
     @property

@@ -7,7 +7,7 @@ network and differentiates with respect to them, so that a head which is not dra
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import mindspore as ms
 import numpy as np
@@ -15,23 +15,33 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from lamkit.model.config import TrunkConfig
 from lamkit.model.layers import activation
+from lamkit.model.normalizers import SCALES, Statistic, checked, normalizers
 
-# Width of each output network, in the order of the slices.
-CONSERVATIVE_OUTPUTS = {"energy": 1}
-DIRECT_OUTPUTS = {"energy": 1, "forces": 3, "stress": 6}
-# Columns of the table of normalisers; diag and offdiag are the two halves of a Voigt stress.
-SCALES = ("energy", "forces", "stress_diag", "stress_offdiag")
+# Classes of force errors that the confidence network tells apart, and where the last one ends at the start.
+N_BINS, LARGEST_ERROR = 50, 0.3  # eV/Å, mean over x, y, z of |F_predicted - F_true|
 # Size of a head's last layer at the start, relative to the others.
 LAST_LAYER = 0.05
 # Tensors that make one output network: weight and bias of its two layers.
 PER_NETWORK = 4
 
 
+def outputs_of(config: TrunkConfig) -> dict[str, int]:
+    """Output networks of a head and their widths, in the order of the slices."""
+    outputs = {"energy": 1}
+    if not config.conservative:
+        outputs["forces"] = 3
+        if config.stress:
+            outputs["stress"] = 6
+    if config.confidence:
+        outputs["confidence"] = N_BINS
+    return outputs
+
+
 class HeadStack(nn.Cell):
     """Parameters and normalisers of all heads.
 
     Args:
-        config: widths, version, and whether forces and stress have networks of their own.
+        config: widths, version, and which outputs have networks of their own.
         names: one per data set, unique.
         seed: with a head's name it fixes that head's starting weights, whatever other heads there are.
         dtype: float32; float64 for checks.
@@ -40,7 +50,8 @@ class HeadStack(nn.Cell):
     def __init__(self, config: TrunkConfig, names: list[str], seed: int, dtype: ms.Type) -> None:
         super().__init__()
         self.names = list(names)
-        self.outputs = dict(CONSERVATIVE_OUTPUTS if config.conservative else DIRECT_OUTPUTS)
+        self.outputs = outputs_of(config)
+        self.first_slice = {output: PER_NETWORK * i for i, output in enumerate(self.outputs)}
         draws = [_start(config, self.outputs, np.random.default_rng([seed, _code(n)])) for n in names]
         self.weights = ParameterTuple(
             [
@@ -48,8 +59,16 @@ class HeadStack(nn.Cell):
                 for name, *values in zip(_weight_names(self.outputs), *draws, strict=True)
             ]
         )
-        start = np.tile([0.0, 1.0], (len(names), len(SCALES)))
-        self.scales = Parameter(Tensor(start, dtype), name="scales", requires_grad=False)
+        self.normalizers = normalizers(config)
+        self.statistics = [{n.quantity: Statistic() for n in self.normalizers} for _ in names]
+        # What the compiled graph sees of the statistics: a table of means and deviations.
+        self.scales = Parameter(
+            Tensor(np.tile([0.0, 1.0], (len(names), len(SCALES))), dtype), name="scales", requires_grad=False
+        )
+        edges = np.linspace(0.0, LARGEST_ERROR, N_BINS + 1, dtype=np.float32)
+        self.bin_edges = Parameter(
+            Tensor(np.tile(edges, (len(names), 1)), dtype), name="bin_edges", requires_grad=False
+        )
         self.act = activation(config.version, dtype)
 
     def pick(self, head: Tensor) -> tuple[Tensor, ...]:
@@ -60,20 +79,45 @@ class HeadStack(nn.Cell):
         return slices
 
     def pick_scales(self, head: Tensor) -> Tensor:
-        """Means and deviations of one head, [8]: mean, deviation for each of :data:`SCALES`."""
+        """Means and deviations of one head, [8]: mean, deviation for each of ``normalizers.SCALES``."""
         return ops.gather(self.scales, head, 0)
+
+    def pick_bins(self, head: Tensor) -> Tensor:
+        """Edges of the error classes of one head, [N_BINS + 1] eV/Å."""
+        return ops.gather(self.bin_edges, head, 0)
+
+    def set_statistic(self, head: int, quantity: str, statistic: Statistic) -> None:
+        """Replace one normaliser; ``quantity`` is one that :attr:`normalizers` has.
+
+        Raises:
+            UserError: the deviation is too small to be divided by.
+        """
+        self.statistics[head][quantity] = checked(statistic, f"head {self.names[head]}: {quantity}")
+        scales = self.scales.asnumpy().copy()
+        for normalizer in self.normalizers:
+            mean, variance, _ = self.statistics[head][normalizer.quantity]
+            for column in normalizer.columns:
+                scales[head, 2 * column : 2 * column + 2] = mean, np.sqrt(variance)
+        self.scales.set_data(Tensor(scales, self.scales.dtype))
 
     def energy(self, slices: tuple[Tensor, ...], features: Tensor) -> Tensor:
         """Mean node features [n_graphs, D] -> normalised energy per atom [n_graphs]."""
-        return self._network(slices, 0, features)[:, 0]
+        return self._network(slices, self.first_slice["energy"], features)[:, 0]
 
     def forces(self, slices: tuple[Tensor, ...], features: Tensor) -> Tensor:
         """Node features [n_atoms, D] -> raw forces [n_atoms, 3]."""
-        return self._network(slices, PER_NETWORK, features)
+        return self._network(slices, self.first_slice["forces"], features)
 
     def stress(self, slices: tuple[Tensor, ...], features: Tensor) -> Tensor:
         """Mean node features [n_graphs, D] -> raw Voigt stress [n_graphs, 6]."""
-        return self._network(slices, 2 * PER_NETWORK, features)
+        return self._network(slices, self.first_slice["stress"], features)
+
+    def confidence(self, slices: tuple[Tensor, ...], features: Tensor) -> Tensor:
+        """Node features [n_atoms, D] -> logits of the error classes [n_atoms, N_BINS].
+
+        The features are taken as constants: learning to know its errors does not change the model.
+        """
+        return self._network(slices, self.first_slice["confidence"], ops.stop_gradient(features))
 
     def _network(self, slices: tuple[Tensor, ...], start: int, x: Tensor) -> Tensor:
         hidden = self.act(ops.dense(x, slices[start], slices[start + 1]))
@@ -82,25 +126,40 @@ class HeadStack(nn.Cell):
     def read(self) -> Iterator[tuple[str, np.ndarray]]:
         """Every value of every head under its own name."""
         arrays = [p.asnumpy() for p in self.weights]
-        scales = self.scales.asnumpy()
         for h, head in enumerate(self.names):
             for name, array in zip(_weight_names(self.outputs), arrays, strict=True):
                 yield f"heads.{head}.{name}", array[h].copy()
-            for name, value in zip(_scale_names(), scales[h], strict=True):
-                yield f"heads.{head}.{name}", np.array(value)
+            if "confidence" in self.outputs:
+                yield f"heads.{head}.confidence.bin_edges", self.bin_edges.asnumpy()[h].copy()
+            for normalizer in self.normalizers:
+                mean, variance, count = self.statistics[h][normalizer.quantity]
+                place = f"heads.{head}.{normalizer.place}.bn"
+                yield f"{place}.running_mean", np.array([mean])
+                yield f"{place}.running_var", np.array([variance])
+                # One value or an array of one: as the public files happen to have it.
+                shape = (1,) if normalizer.quantity == "energy" else ()
+                yield f"{place}.num_batches_tracked", np.full(shape, count, np.int64)
 
-    def write(self, values: dict[str, np.ndarray]) -> None:
+    def write(self, values: Mapping[str, np.ndarray]) -> None:
         """Set every value named in ``values`` (names and shapes as :meth:`read` gives them)."""
         for name, parameter in zip(_weight_names(self.outputs), self.weights, strict=True):
             array = parameter.asnumpy().copy()
             for h, head in enumerate(self.names):
                 array[h] = values.get(f"heads.{head}.{name}", array[h])
             parameter.set_data(Tensor(array, parameter.dtype))
-        scales = self.scales.asnumpy().copy()
+        edges = self.bin_edges.asnumpy().copy()
         for h, head in enumerate(self.names):
-            for k, name in enumerate(_scale_names()):
-                scales[h, k] = values.get(f"heads.{head}.{name}", scales[h, k])
-        self.scales.set_data(Tensor(scales, self.scales.dtype))
+            edges[h] = values.get(f"heads.{head}.confidence.bin_edges", edges[h])
+            for normalizer in self.normalizers:
+                place = f"heads.{head}.{normalizer.place}.bn"
+                mean, variance, count = self.statistics[h][normalizer.quantity]
+                new = Statistic(
+                    float(np.ravel(values.get(f"{place}.running_mean", mean))[0]),
+                    float(np.ravel(values.get(f"{place}.running_var", variance))[0]),
+                    int(np.ravel(values.get(f"{place}.num_batches_tracked", count))[0]),
+                )
+                self.set_statistic(h, normalizer.quantity, new)
+        self.bin_edges.set_data(Tensor(edges, self.bin_edges.dtype))
 
 
 def _code(name: str) -> int:
@@ -115,14 +174,6 @@ def _weight_names(outputs: dict[str, int]) -> list[str]:
         for layer in (0, 1)
         for part in ("weight", "bias")
     ]
-
-
-def _scale_names() -> list[str]:
-    places = [
-        name.replace("stress_", "stress.") + ("_" if "stress" in name else ".") + "normalizer"
-        for name in SCALES
-    ]
-    return [f"{place}.{part}" for place in places for part in ("mean", "std")]
 
 
 def _start(config: TrunkConfig, outputs: dict[str, int], rng: np.random.Generator) -> list[np.ndarray]:

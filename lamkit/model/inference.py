@@ -6,39 +6,36 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
-from lamkit.data.batch import Batch
+from lamkit.data.batch import Batch, require_conditions
 from lamkit.model.potential import Potential, inputs
+
+# What takes extra work or memory and is seldom wanted.
+DETAILS = ("rotational_grad", "latents")
 
 
 class Evaluator(nn.Cell):
-    """Energies, forces and stresses of one head; each padded shape is compiled once.
+    """Predictions of one head; each padded shape is compiled once.
 
     Args:
         potential: with its weights loaded.
+        names: which of ``potential.output_names``.
     """
 
-    def __init__(self, potential: Potential) -> None:
+    def __init__(self, potential: Potential, names: tuple[str, ...]) -> None:
         super().__init__(auto_prefix=False)
         self.potential = potential
+        self.names = names
+        self.places = tuple(potential.output_names.index(name) for name in names)
         self.set_train(False)
 
-    def construct(self, head: Tensor, *batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def construct(self, head: Tensor, *batch: Tensor) -> tuple[Tensor, ...]:
         """``head`` is a scalar int32, ``batch`` as from :func:`inputs`; outputs as Potential.outputs."""
         slices = self.potential.head_slices(head)
-        return self.potential.outputs(slices, self.potential.head_scales(head), *batch)
-
-
-class LatentEvaluator(nn.Cell):
-    """Final node features of the trunk."""
-
-    def __init__(self, potential: Potential) -> None:
-        super().__init__(auto_prefix=False)
-        self.potential = potential
-        self.set_train(False)
-
-    def construct(self, numbers: Tensor, vectors: Tensor, senders: Tensor, receivers: Tensor) -> Tensor:
-        """[N, D]."""
-        return self.potential.node_features(numbers, vectors, senders, receivers)
+        outputs = self.potential.outputs(slices, self.potential.head_scales(head), *batch)
+        chosen = ()
+        for place in self.places:
+            chosen = (*chosen, outputs[place])  # type: ignore[assignment]  # graph mode
+        return chosen
 
 
 class Predictor:
@@ -50,31 +47,44 @@ class Predictor:
 
     def __init__(self, potential: Potential) -> None:
         self.potential = potential
-        self._evaluate = Evaluator(potential)
-        self._latents = LatentEvaluator(potential)
+        names = potential.output_names
+        self._evaluate = Evaluator(potential, tuple(n for n in names if n not in DETAILS))
+        self._evaluate_all = Evaluator(potential, names)
 
-    def predict(self, batch: Batch, head: int, latents: bool = False) -> dict[str, np.ndarray]:
+    def predict(self, batch: Batch, head: int, details: bool = False) -> dict[str, np.ndarray]:
         """Predictions for a padded batch.
 
         Args:
             batch: from :func:`lamkit.data.batch.collate`.
             head: index into ``potential.heads``.
-            latents: also give the final node features.
+            details: also what :data:`DETAILS` names.
 
         Returns:
-            ``energy`` [G] eV/atom without the references, ``forces`` [N, 3] eV/Å, ``stress`` [G, 6] eV/Å³
-            and on request ``latents`` [N, D]; padded like the batch.
+            ``energy`` [G] eV/atom without the references, ``forces`` [N, 3] eV/Å, ``stress`` [G, 6] eV/Å³,
+            ``confidence`` [N, 50] (probability of each class of force errors) where heads have it; as details
+            ``rotational_grad`` [G, 3, 3] eV of conservative models and ``latents`` [N, D], the trunk's final
+            node features. Padded like the batch.
+
+        Raises:
+            UserError: the potential is conditioned on charge and spin, and the batch has none.
         """
-        tensors = inputs(batch, self.potential.dtype)
-        energy, forces, stress = self._evaluate(Tensor(head, ms.int32), *tensors)
-        result = {"energy": energy.asnumpy(), "forces": forces.asnumpy(), "stress": stress.asnumpy()}
-        if latents:
-            result["latents"] = self._latents(*tensors[:4]).asnumpy()
+        if self.potential.config.conditioning:
+            require_conditions(batch)
+        cell = self._evaluate_all if details else self._evaluate
+        outputs = cell(Tensor(head, ms.int32), *inputs(batch, self.potential.dtype))
+        result = {name: value.asnumpy() for name, value in zip(cell.names, outputs, strict=True)}
+        if "confidence" in result:
+            result["confidence"] = _softmax(result["confidence"])
         return result
 
 
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
 def predict_batch(
-    potential: Potential, batch: Batch, head: int, latents: bool = False
+    potential: Potential, batch: Batch, head: int, details: bool = False
 ) -> dict[str, np.ndarray]:
     """:meth:`Predictor.predict` for a single batch; keep a Predictor to predict many."""
-    return Predictor(potential).predict(batch, head, latents)
+    return Predictor(potential).predict(batch, head, details)

@@ -16,7 +16,9 @@ from lamkit.data.batch import Batch
 from lamkit.data.frame import VOIGT_COLUMNS, VOIGT_ROWS
 from lamkit.errors import UserError, suggest
 from lamkit.model.config import TrunkConfig
-from lamkit.model.heads import SCALES, HeadStack
+from lamkit.model.heads import HeadStack
+from lamkit.model.layers import Named
+from lamkit.model.normalizers import Statistic
 from lamkit.model.repulsion import Repulsion
 from lamkit.model.trunk import Trunk
 
@@ -32,6 +34,8 @@ INPUTS = (
     "volume",
     "arms",
     "torque_inverse",
+    "charge",
+    "spin",
 )
 
 
@@ -59,20 +63,28 @@ class Potential(nn.Cell):
         self.heads = list(heads)
         self.trunk = Trunk(trunk, np.random.default_rng(seed), dtype)
         self.stack = HeadStack(trunk, self.heads, seed, dtype)
-        self.conservative = trunk.conservative
+        self.conservative, self.confident, self.stressed = trunk.conservative, trunk.confidence, trunk.stress
+        names = ["energy", "forces", "stress"]
+        names += ["rotational_grad"] if trunk.conservative else []
+        names += ["confidence"] if trunk.confidence else []
+        self.output_names = (*names, "latents")
         self.repulsive = trunk.repulsion
         # The public conservative models add the mean over atoms, see configs: repulsion_rule.
         self.mean_repulsion = trunk.conservative and trunk.repulsion_rule == "orb"
         if trunk.repulsion:
             self.repulsion = Repulsion(trunk, dtype)
-        self.gradient = ms.grad(self.weighted_energy, grad_position=(0, 1))
+        self.gradient = ms.grad(self.weighted_energy, grad_position=(0, 1), has_aux=True)
         self.repulsion_gradient = ms.grad(self.summed_repulsion, grad_position=0)
 
     # -- parameters -------------------------------------------------------------------------------
 
     def trunk_parameters(self) -> list[Parameter]:
-        """Trainable parameters of the trunk."""
+        """Trainable parameters of the trunk, less the decoder, which no energy or force depends on."""
         return [p for _, p in self.trunk.named() if p.requires_grad]
+
+    def decoder_parameters(self) -> list[Parameter]:
+        """Parameters of the denoising network; none where there is no such network."""
+        return [p for _, p in self.trunk.named_decoder()]
 
     def head_parameters(self) -> list[Parameter]:
         """Trainable parameters of the heads, [n_heads, ...] each, in the order of :meth:`head_slices`."""
@@ -90,30 +102,46 @@ class Potential(nn.Cell):
         """
         return self.stack.pick_scales(head)
 
-    def set_scale(self, head: str, quantity: str, mean: float, std: float) -> None:
-        """Set a normaliser of a head; ``quantity`` is one of :data:`lamkit.model.heads.SCALES`.
+    def head_bins(self, head: Tensor) -> Tensor:
+        """Edges of the error classes that one head's confidence tells apart, [51] eV/Å."""
+        return self.stack.pick_bins(head)
+
+    @property
+    def quantities(self) -> tuple[str, ...]:
+        """What each head has a normaliser for: energy, forces and, as one or in two halves, stress."""
+        return tuple(n.quantity for n in self.stack.normalizers)
+
+    def statistic(self, head: str, quantity: str) -> Statistic:
+        """Mean, variance and number of batches of a normaliser; ``quantity`` is one of :attr:`quantities`.
 
         Raises:
-            UserError: unknown head or quantity, or a deviation that is not positive.
+            UserError: unknown head or quantity.
         """
-        for name, known in ((head, self.heads), (quantity, SCALES)):
+        for name, known in ((head, self.heads), (quantity, self.quantities)):
             if name not in known:
                 raise UserError(f"'{name}' is none of {', '.join(known)}.{suggest(name, known)}")
-        if not (np.isfinite(mean) and std > 0):
-            raise UserError(
-                f"head {head}: {quantity} has mean {mean} and deviation {std}; the deviation must be "
-                "positive: are all labels of this data set equal?"
-            )
-        scales = self.stack.scales.asnumpy().copy()
-        column = 2 * SCALES.index(quantity)
-        scales[self.heads.index(head), column : column + 2] = mean, std
-        self.stack.scales.set_data(Tensor(scales, self.dtype))
+        return self.stack.statistics[self.heads.index(head)][quantity]
+
+    def set_statistic(self, head: str, quantity: str, statistic: Statistic) -> None:
+        """Replace a normaliser of a head.
+
+        Raises:
+            UserError: unknown head or quantity, or a deviation that is too small.
+        """
+        self.statistic(head, quantity)  # refuses unknown names
+        self.stack.set_statistic(self.heads.index(head), quantity, statistic)
+
+    def set_scale(self, head: str, quantity: str, mean: float, std: float) -> None:
+        """Set a normaliser of a head by mean and deviation, its count of batches to zero.
+
+        Raises:
+            UserError: unknown head or quantity, or a deviation that is too small.
+        """
+        self.set_statistic(head, quantity, Statistic(float(mean), float(std) ** 2))
 
     # -- the physics ------------------------------------------------------------------------------
 
-    def outputs(
-        self, slices: tuple[Tensor, ...], scales: Tensor, *batch: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def outputs(self, slices: tuple[Tensor, ...], scales: Tensor, *batch: Tensor) -> tuple[Tensor, ...]:
         """Predictions of one head, differentiable with respect to ``slices`` and the trunk's parameters.
 
         Args:
@@ -122,37 +150,47 @@ class Potential(nn.Cell):
             *batch: the tensors of :func:`inputs`, in the order of ``INPUTS``.
 
         Returns:
-            Energy per atom without the references [G] eV/atom, forces [N, 3] eV/Å, Voigt stress [G, 6] eV/Å³
-            (per Å³ of a volume of 1 where nothing is periodic: no meaning). Rows of the dummy graph are
-            finite and meaningless.
+            As :attr:`output_names` says. Energy per atom without the references [G] eV/atom, forces [N, 3]
+            eV/Å, Voigt stress [G, 6] eV/Å³ (per Å³ of a volume of 1 where nothing is periodic: no meaning;
+            zeros where the model gives none); in conservative models the rotational gradient [G, 3, 3] eV,
+            dE/dG for a rotation exp(G - G^T); where heads have one, logits of the confidence [N, 50]; final
+            node features [N, D]. Rows of the dummy graph are finite and meaningless.
         """
-        numbers, vectors, senders, receivers, node_graph, edge_graph = batch[:6]
-        n_atoms, volume, arms, torque_inverse = batch[6:]
+        numbers, vectors, senders, receivers, node_graph, edge_graph, n_atoms, volume = batch[:8]
+        arms, torque_inverse, charge, spin = batch[8:]
         if self.conservative:
-            topology = (numbers, senders, receivers, node_graph, edge_graph, n_atoms)
+            topology = (numbers, senders, receivers, node_graph, edge_graph, n_atoms, charge, spin)
             # The energies are the gradient with respect to their weights: exact, and the forward pass is
-            # done once (outputs passed on as has_aux would lose their gradient). The weights are n_atoms
-            # once more; constants would get no gradient.
-            pull, energy = self.gradient(vectors, n_atoms, slices, scales, *topology)
+            # done once (outputs passed on as has_aux lose their gradient; the node features are wanted
+            # without). The weights are n_atoms once more; constants would get no gradient.
+            (pull, energy), (nodes,) = self.gradient(vectors, n_atoms, slices, scales, *topology)
             forces, stress = self._from_pull(pull, vectors, numbers, senders, receivers, edge_graph, volume)
-            return energy, forces, stress
-        nodes = self.trunk(numbers, vectors, senders, receivers)
+            rotation = self._rotational(pull, vectors, edge_graph, volume)
+            return energy, forces, stress, rotation, *self._confidence(slices, nodes), nodes
+        nodes = self.trunk(numbers, vectors, senders, receivers, node_graph, charge, spin)
         mean = self._mean(nodes, node_graph, n_atoms)
         energy = self.stack.energy(slices, mean) * scales[1] + scales[0]
         forces = self._balanced(self.stack.forces(slices, nodes), node_graph, n_atoms, arms, torque_inverse)
         forces = forces * scales[3] + scales[2]
-        raw = self.stack.stress(slices, mean)
-        stress = ops.concat((raw[:, :3] * scales[5] + scales[4], raw[:, 3:] * scales[7] + scales[6]), 1)
+        stress = self._direct_stress(slices, scales, mean)
         if self.repulsive:
             pairs = self._pair_repulsion(vectors, numbers, senders, receivers, edge_graph, n_atoms)
             pull = self.repulsion_gradient(vectors, numbers, senders, receivers)
             extra = self._from_pull(pull, vectors, numbers, senders, receivers, edge_graph, volume)
-            return energy + pairs / n_atoms, forces + extra[0], stress + extra[1]
-        return energy, forces, stress
+            energy, forces = energy + pairs / n_atoms, forces + extra[0]
+            if self.stressed:
+                stress = stress + extra[1]
+        return energy, forces, stress, *self._confidence(slices, nodes), nodes
 
-    def node_features(self, numbers: Tensor, vectors: Tensor, senders: Tensor, receivers: Tensor) -> Tensor:
-        """Final latents of the trunk, [N, D]."""
-        return self.trunk(numbers, vectors, senders, receivers)
+    def _direct_stress(self, slices: tuple[Tensor, ...], scales: Tensor, mean: Tensor) -> Tensor:
+        """Stress by its own network from the mean node features; zeros where there is no such network."""
+        if not self.stressed:
+            return ops.zeros_like(ops.tile(mean[:, :1], (1, 6)))
+        raw = self.stack.stress(slices, mean)
+        return ops.concat((raw[:, :3] * scales[5] + scales[4], raw[:, 3:] * scales[7] + scales[6]), 1)
+
+    def _confidence(self, slices: tuple[Tensor, ...], nodes: Tensor) -> tuple[Tensor, ...]:
+        return (self.stack.confidence(slices, nodes),) if self.confident else ()
 
     def weighted_energy(
         self,
@@ -166,15 +204,20 @@ class Potential(nn.Cell):
         node_graph: Tensor,
         edge_graph: Tensor,
         n_atoms: Tensor,
-    ) -> Tensor:
-        """Sum over graphs of weight times energy per atom, references left out; weights are [G]."""
-        nodes = self.trunk(numbers, vectors, senders, receivers)
+        charge: Tensor,
+        spin: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Sum over graphs of weight times energy per atom, references left out; weights are [G].
+
+        The node features [N, D] come with it.
+        """
+        nodes = self.trunk(numbers, vectors, senders, receivers, node_graph, charge, spin)
         mean = self._mean(nodes, node_graph, n_atoms)
         energy = self.stack.energy(slices, mean) * scales[1] + scales[0]
         if self.repulsive:
             pairs = self._pair_repulsion(vectors, numbers, senders, receivers, edge_graph, n_atoms)
             energy = energy + pairs / (n_atoms * n_atoms if self.mean_repulsion else n_atoms)
-        return ops.sum(energy * weights)
+        return ops.sum(energy * weights), nodes
 
     def summed_repulsion(
         self, vectors: Tensor, numbers: Tensor, senders: Tensor, receivers: Tensor
@@ -225,6 +268,13 @@ class Potential(nn.Cell):
         strain = ops.unsorted_segment_sum(ops.stack(columns, 1), edge_graph, volume.shape[0])
         return forces, strain / ops.expand_dims(2.0 * volume, 1)
 
+    def _rotational(self, pull: Tensor, vectors: Tensor, edge_graph: Tensor, volume: Tensor) -> Tensor:
+        """A - A^T with A = sum over edges of d (x) pull, [G, 3, 3] eV: zero if energies ignore rotations."""
+        products = ops.expand_dims(vectors, 2) * ops.expand_dims(pull, 1)
+        rows = ops.reshape(products, (vectors.shape[0], 9))
+        total = ops.reshape(ops.unsorted_segment_sum(rows, edge_graph, volume.shape[0]), (-1, 3, 3))
+        return total - ops.swapaxes(total, 1, 2)
+
     def _balanced(
         self, forces: Tensor, node_graph: Tensor, n_atoms: Tensor, arms: Tensor, torque_inverse: Tensor
     ) -> Tensor:
@@ -238,16 +288,24 @@ class Potential(nn.Cell):
     # -- state ------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, np.ndarray]:
-        """Every weight and constant under its public name (``model.…``, ``heads.NAME.…``)."""
-        values = {name: p.asnumpy().copy() for name, p in self.trunk.named()}
+        """Every weight and constant under its public name.
+
+        ``model.…`` as it stands there; what is ``heads.…`` or ``grad_…`` there is ``heads.NAME.…`` here.
+        References are not part of it.
+        """
+        values = {name: p.asnumpy().copy() for name, p in self._named()}
         values.update(self.stack.read())
         return values
+
+    def _named(self) -> Named:
+        yield from self.trunk.named()
+        yield from self.trunk.named_decoder()
 
     def load_state(self, values: Mapping[str, np.ndarray], strict: bool = True) -> None:
         """Set weights and constants by name, before the first step of anything compiled.
 
         Args:
-            values: names as in :meth:`state`.
+            values: names as in :meth:`state`; a single number may have the shape () or (1,).
             strict: refuse names that are missing or unknown; else take what fits by name.
 
         Raises:
@@ -257,7 +315,7 @@ class Potential(nn.Cell):
         problems = [
             f"{name} has shape {tuple(np.shape(values[name]))}, this model needs {own[name].shape}"
             for name in own
-            if name in values and np.shape(values[name]) != own[name].shape
+            if name in values and not _fits(values[name], own[name])
         ]
         if strict:
             problems += [f"{name} is missing" for name in own if name not in values]
@@ -266,10 +324,15 @@ class Potential(nn.Cell):
             shown = "\n  ".join(problems[:10])
             more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
             raise UserError(f"the weights do not fit the model:\n  {shown}{more}")
-        for name, parameter in self.trunk.named():
+        for name, parameter in self._named():
             if name in values:
-                parameter.set_data(Tensor(np.array(values[name]), self.dtype))
+                array = np.reshape(values[name], own[name].shape)
+                parameter.set_data(Tensor(np.array(array), self.dtype))
         self.stack.write({name: values[name] for name in values if name in own})
+
+
+def _fits(given: np.ndarray, own: np.ndarray) -> bool:
+    return np.shape(given) == own.shape or (np.size(given) == own.size == 1 and np.ndim(given) <= 1)
 
 
 def _cross(a: Tensor, b: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from lamkit.errors import UserError, suggest
 from lamkit.files import atomic_write, replace_folder, temporary_folder
 from lamkit.model.config import TrunkConfig
 
-FORMAT = 1
+FORMAT = 2
 MODEL, OPTIMIZER, STATE, CONFIG = "model.safetensors", "optimizer.safetensors", "state.json", "config.yaml"
 
 

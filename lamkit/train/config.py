@@ -13,24 +13,33 @@ from lamkit.model.config import TrunkConfig
 
 
 class LossConfig(config.Model):
-    """Loss of one training step: a sum over energy, forces and stress, each in units of the head's own data.
+    """Loss of one training step: a weighted sum of terms, each the mean over the labels that exist.
 
     Energy errors per atom, force components and stress components are divided by the scales of the head
-    (:class:`lamkit.train.tasks.Scales`), go through ``kind`` and are averaged over the labels that exist.
+    (:class:`lamkit.train.tasks.Scales`) and go through a penalty: ``huber`` (quadratic below ``delta``, linear
+    above), ``mae`` or ``mse``. Or they are treated as the public Orb models were trained: ``orb-mae``
+    (version 2) and ``orb-huber`` (version 3: Huber loss of quantities divided by the head's normalisers, with a
+    corner of 0.01 that shrinks for large forces).
 
     Attributes:
-        kind: ``huber`` (quadratic below ``delta``, linear above), ``mae`` or ``mse``.
-        delta: corner of the Huber loss, in units of the head's scale.
+        kind: which of these.
+        delta: corner of ``huber``, in units of the head's scale.
         energy: weight of the energy term; multiplied by the head's own ``loss.energy``.
         forces: weight of the force term; multiplied by the head's own ``loss.forces``.
         stress: weight of the stress term; multiplied by the head's own ``loss.stress``.
+        confidence: weight of the cross entropy that teaches heads to predict their own force errors; only where
+            the trunk has ``confidence: true``.
+        equigrad: weight of the rotational gradient in eV, which punishes energies that depend on orientation;
+            Orb's authors advise a thousandth of the other weights. Conservative models only.
     """
 
-    kind: Literal["huber", "mae", "mse"] = "huber"
+    kind: Literal["huber", "mae", "mse", "orb-mae", "orb-huber"] = "huber"
     delta: float = pydantic.Field(0.1, gt=0)
     energy: float = pydantic.Field(0.5, ge=0)
     forces: float = pydantic.Field(10.0, ge=0)
     stress: float = pydantic.Field(0.3, ge=0)
+    confidence: float = pydantic.Field(1.0, ge=0)
+    equigrad: float = pydantic.Field(0.0, ge=0)
 
 
 class TrainConfig(config.Model):
@@ -51,6 +60,8 @@ class TrainConfig(config.Model):
         clip_norm: global gradient norm above which the gradient is scaled down.
         ema: decay of the moving average of the weights, which is what is validated and used; 0 switches it off.
         loss: the loss.
+        normalizers: mean and deviation that turn outputs of a head into units: ``fixed`` (from the training
+            frames, once) or ``online`` (Orb's way: a running average over the batches that were seen).
         sampling_exponent: heads are drawn with probability ∝ (number of frames) ** exponent.
         weights: explicit drawing weights per head; overrides the exponent.
         rotate: turn each batch by a random rotation (Orb is not equivariant by construction).
@@ -77,6 +88,7 @@ class TrainConfig(config.Model):
     clip_norm: float = pydantic.Field(10.0, gt=0)
     ema: float = pydantic.Field(0.995, ge=0, lt=1)
     loss: LossConfig = LossConfig()
+    normalizers: Literal["fixed", "online"] = "fixed"
     sampling_exponent: float = pydantic.Field(0.5, ge=0)
     weights: dict[str, float] | None = None
     rotate: bool = True

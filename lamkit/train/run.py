@@ -15,6 +15,7 @@ from mindspore import Tensor
 
 from lamkit import config as configuration
 from lamkit.console import Progress, duration, log, log_off, log_to, table
+from lamkit.data.batch import require_conditions
 from lamkit.data.buckets import Buckets, measure
 from lamkit.data.sampler import Position, Sampler, Source, probabilities
 from lamkit.errors import Interrupted, LamkitError, UserError
@@ -22,14 +23,15 @@ from lamkit.model.config import TrunkConfig
 from lamkit.model.inference import Predictor
 from lamkit.model.potential import Potential
 from lamkit.model.runtime import setup
-from lamkit.train import checkpoint, schedule
+from lamkit.train import checkpoint, normalizing, schedule
 from lamkit.train.checkpoint import Checkpoint
 from lamkit.train.config import TrainConfig
 from lamkit.train.interrupt import StopSignal
+from lamkit.train.objective import tensors
 from lamkit.train.prefetch import prefetch
 from lamkit.train.records import LearningCurve, MetricsFile, write_versions
 from lamkit.train.standing import Recent, Standing
-from lamkit.train.step import TrainStep, tensors
+from lamkit.train.step import TrainStep
 from lamkit.train.tasks import Task, describe
 from lamkit.train.validate import Validator, score
 
@@ -102,7 +104,6 @@ class _Trainer:
         log.info("%s", describe(list(run.tasks), self.chances, self.c.max_steps))
         self.potential = Potential(run.trunk, names, seed=self.c.seed)
         self.average = Potential(run.trunk, names, seed=self.c.seed)
-        self.weights = {t.name: self._loss_weights(t) for t in run.tasks}
         for network in (self.potential, self.average):
             self._start_from(network)
             self._set_scales(network)
@@ -123,6 +124,7 @@ class _Trainer:
         )
         self.validator = Validator(run.tasks, self.buckets, run.trunk, self.c.valid_frames)
         self.step = TrainStep(self.potential, self.average, self.c)
+        self.weights = {t.name: self._loss_weights(t) for t in run.tasks}
         self.predictor = Predictor(self.average)
         self.at = Standing.at_start(len(names))
         self.recent = Recent(len(names))
@@ -133,12 +135,18 @@ class _Trainer:
     # -- starting ---------------------------------------------------------------------------------
 
     def _loss_weights(self, task: Task) -> Tensor:
-        """Weights of energy, forces and stress: the run's times the head's own; 0 where nothing is labelled."""
+        """Weights of the loss's terms: the run's, for labels times the head's own; 0 where a model gives none."""
         own, common = task.head.loss, self.c.loss
-        values = (common.energy * own.energy, common.forces * own.forces, common.stress * own.stress)
-        if not any(values):
+        values = {
+            "energy": common.energy * own.energy,
+            "forces": common.forces * own.forces,
+            "stress": common.stress * own.stress * self.r.trunk.stress,
+            "confidence": common.confidence,
+            "equigrad": common.equigrad,
+        }
+        if not any(values[label] for label in ("energy", "forces", "stress")):
             raise UserError(f"head {task.name}: all its loss weights are 0; there is nothing to train")
-        return Tensor(np.array(values), ms.float32)
+        return Tensor(np.array([values[name] for name in self.step.objective.loss.names]), ms.float32)
 
     def _start_from(self, network: Potential) -> None:
         """Weights of ``start``: the trunk, and for each head those of the head it begins as."""
@@ -161,12 +169,7 @@ class _Trainer:
         for task in self.r.tasks:
             if self.r.init.get(task.name) is not None:
                 continue
-            s = task.scales
-            network.set_scale(task.name, "energy", s.mean, s.output)
-            if not self.r.trunk.conservative:
-                network.set_scale(task.name, "forces", 0.0, s.forces)
-                network.set_scale(task.name, "stress_diag", 0.0, s.stress)
-                network.set_scale(task.name, "stress_offdiag", 0.0, s.stress)
+            normalizing.fit(network, task)
 
     def _resume(self) -> None:
         folder = self.r.out / "checkpoints" / "last"
@@ -178,6 +181,7 @@ class _Trainer:
                 "resume with the configuration in config.yaml beside it, or choose another --out"
             )
         self.average.load_state(_of_heads(saved, names))
+        normalizing.copy(self.average, self.potential)
         try:
             self.step.load_state(checkpoint.read_optimizer(folder))
         except KeyError as error:
@@ -243,6 +247,10 @@ class _Trainer:
     def _one(self, item: Any, rate: float) -> tuple[float, ...]:
         """One optimizer step; returns loss, gradient norm and mean squared errors."""
         head, c, task = item.head, self.c, self.r.tasks[item.head]
+        if self.r.trunk.conditioning:
+            require_conditions(item.batch)
+        if c.normalizers == "online":
+            normalizing.observe((self.potential, self.average), task.name, item.batch)
         numbers = (
             rate,
             c.beta1 ** (item.step + 1),

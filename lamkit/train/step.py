@@ -10,24 +10,15 @@ from each head's own number of steps (Loshchilov and Hutter, ICLR 2019).
 
 from __future__ import annotations
 
-import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from numpy.typing import NDArray
 
-from lamkit.data.batch import Batch
-from lamkit.model.potential import INPUTS, Potential, inputs
+from lamkit.model.potential import Potential
 from lamkit.train.config import TrainConfig
-from lamkit.train.loss import squared_errors, terms
+from lamkit.train.objective import Objective
 
 EPSILON = 1e-8
-N_INPUTS = len(INPUTS)
-LABELS = ("energy", "energy_mask", "forces", "forces_mask", "stress", "stress_mask")
-
-
-def tensors(batch: Batch) -> tuple[Tensor, ...]:
-    """What :class:`TrainStep` takes of a batch: the network's inputs, then each label and its mask."""
-    return *inputs(batch), *(Tensor(getattr(batch, name), ms.float32) for name in LABELS)
 
 
 def _zeros_like(parameters: list[Parameter], prefix: str) -> ParameterTuple:
@@ -50,7 +41,7 @@ class TrainStep(nn.Cell):
 
     def __init__(self, potential: Potential, average: Potential, config: TrainConfig) -> None:
         super().__init__()
-        self.potential = potential
+        self.objective = Objective(potential, config.loss)
         self.trunk = ParameterTuple(potential.trunk_parameters())
         self.heads = ParameterTuple(potential.head_parameters())
         self.trunk_average = ParameterTuple(average.trunk_parameters())
@@ -61,7 +52,6 @@ class TrainStep(nn.Cell):
         self.heads_v = _zeros_like(list(self.heads), "v")
         self.trunk_decays = tuple(_decays(p.name, p.shape) for p in self.trunk)
         self.heads_decays = tuple(_decays(p.name, p.shape[1:]) for p in self.heads)
-        self.kind, self.delta = config.loss.kind, config.loss.delta
         self.beta1, self.beta2 = config.beta1, config.beta2
         self.decay, self.clip = config.weight_decay, config.clip_norm
         self.adam = ops.Adam()
@@ -75,39 +65,23 @@ class TrainStep(nn.Cell):
         Args:
             head: scalar int32.
             numbers: [6] learning rate, β₁ᵗ and β₂ᵗ of the trunk, the same two of the head, averaging decay.
-            weights: [3] weights of energy, forces, stress.
+            weights: weights of the loss's terms, in the order of ``objective.loss.names``.
             units: [3] units of the errors.
-            batch: from :func:`tensors`.
+            batch: from :func:`lamkit.train.objective.tensors`.
 
         Returns:
             loss, gradient norm, mean squared errors of energy per atom, forces and stress.
         """
-        slices = self.potential.head_slices(head)
-        (loss, energy, forces, stress), (of_slices, of_trunk) = ops.value_and_grad(
-            self._loss, 0, self.trunk, has_aux=True
-        )(slices, head, weights, units, batch)
+        slices = self.objective.potential.head_slices(head)
+        (loss, energy, forces, stress, *_), (of_slices, of_trunk) = ops.value_and_grad(
+            self.objective, 0, self.trunk, has_aux=True
+        )(slices, head, weights, units, *batch)
         norm = self._norm(of_slices, of_trunk)
         scale = ops.minimum(ops.ones_like(norm), self.clip / (norm + 1e-12))
         scale = ops.select(ops.isfinite(norm), scale, ops.zeros_like(scale))
         loss = self._update_trunk(loss, of_trunk, scale, numbers)
         loss = self._update_head(loss, head, slices, of_slices, scale, numbers)
         return loss, norm, energy, forces, stress
-
-    def _loss(
-        self,
-        slices: tuple[Tensor, ...],
-        head: Tensor,
-        weights: Tensor,
-        units: Tensor,
-        batch: tuple[Tensor, ...],
-    ) -> tuple[Tensor, ...]:
-        predicted = self.potential.outputs(slices, self.potential.head_scales(head), *batch[:N_INPUTS])
-        target = (batch[N_INPUTS], batch[N_INPUTS + 2], batch[N_INPUTS + 4])
-        masks = (batch[N_INPUTS + 1], batch[N_INPUTS + 3], batch[N_INPUTS + 5])
-        energy, forces, stress = terms(self.kind, self.delta, predicted, target, masks, units)
-        loss = weights[0] * energy + weights[1] * forces + weights[2] * stress
-        squared = squared_errors(predicted, target, masks)
-        return loss, squared[0], squared[1], squared[2]
 
     def _norm(self, of_slices: tuple[Tensor, ...], of_trunk: tuple[Tensor, ...]) -> Tensor:
         total = ops.square(of_slices[0]).sum()

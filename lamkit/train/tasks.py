@@ -14,9 +14,10 @@ from lamkit.console import log, table
 from lamkit.data.dataset import Dataset, View, open_dataset
 from lamkit.data.frame import SYMBOLS
 from lamkit.data.heads import HeadConfig
-from lamkit.data.label_sums import Statistics, label_sums
+from lamkit.data.label_sums import Statistics
 from lamkit.data.reference import ReferenceFit
 from lamkit.data.split import split_indices
+from lamkit.data.statistics_file import labels_of
 from lamkit.errors import UserError
 
 MIN_SCALE = 1e-4
@@ -42,6 +43,12 @@ class Scales(NamedTuple):
     energy: float
     forces: float
     stress: float
+
+    def normalizer(self, quantity: str) -> tuple[float, float]:
+        """Mean and deviation with which the network's outputs begin; names as in ``Potential.quantities``."""
+        if quantity == "energy":
+            return self.mean, self.output
+        return 0.0, self.forces if quantity == "forces" else self.stress
 
 
 def scales(statistic: Statistics) -> Scales:
@@ -126,7 +133,7 @@ def make_task(
         chosen = np.random.default_rng([seed, 77]).permutation(len(train))[:n_frames]
         train = train.subset(np.sort(chosen))
     refuse_unusable(train, name)
-    sums = label_sums(train)
+    sums = labels_of(train)
     reference = sums.composition.fit(head.prior() if prior is None else prior)
     counts, numbers = train.compositions()
     elements = tuple(SYMBOLS[z] for z in np.asarray(numbers)[counts.sum(axis=0) > 0])
