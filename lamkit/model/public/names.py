@@ -135,7 +135,7 @@ def canonical(
     current = [(_new_head(name), name) for name in originals]
     if not any(name.startswith("heads.") for name, _ in current):
         current = [(f"model.{name}", original) for name, original in current]
-    if any(name.startswith("model.model.") for name, _ in current):
+    while any(name.startswith("model.model.") for name, _ in current):
         current = list(_unwrapped(current, left_out))
     for name, original in current:
         if layers is not None and (index := layer_of(name)) is not None and index >= layers:

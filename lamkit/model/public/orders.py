@@ -41,15 +41,19 @@ def _sizes(shapes: Sequence[Shape]) -> TrunkConfig | None:
     tables = [s for s in shapes if len(s) == 2 and s[0] == N_ROWS]
     edges = [s for s in shapes if len(s) == 2 and s[1] == GAUSSIANS + 3]
     stresses = [s for s in shapes if len(s) == 2 and s[0] == 6]
-    if not tables or not edges or not stresses or 0 in (*tables[0], *edges[0], *stresses[0]):
+    if not tables or not edges or 0 in (*tables[0], *edges[0]):
         return None
     latent, hidden = tables[0][1], edges[0][0]
+    # The last layer of the stress head, told from any other matrix of six rows by the layers beside it.
+    widths = [h for _, h in stresses if {(1, h), (3, h), (h, latent)} <= set(shapes)]
+    if not widths:
+        return None
     layers = sum(s == (hidden, 3 * latent) for s in shapes) // 2
     if layers == 0:
         return None
     return TrunkConfig(
         version="v2", output="direct", latent=latent, hidden=hidden, layers=layers,
-        head_hidden=stresses[0][1], gaussians=GAUSSIANS, repulsion=False, decoder=True,
+        head_hidden=widths[-1], gaussians=GAUSSIANS, repulsion=False, decoder=True,
     )  # fmt: skip
 
 
