@@ -1,4 +1,4 @@
-"""``lamkit data``: convert, info, check, split, fetch."""
+"""``lamkit data``: convert, info, check, split, export, fetch."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ EPILOG = """examples:
   lamkit data info mydata            lamkit data info mydata mptrj
   lamkit data check mydata --out audit
   lamkit data split mydata --out parts --valid 0.1
+  lamkit data export mydata --to extxyz --out mydata.extxyz
+  lamkit data fetch mptrj
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the five actions."""
-    from lamkit.cli import data_look, shared_flags
+    """Declare the actions."""
+    from lamkit.cli import data_exchange, data_look, shared_flags
 
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     convert = actions.add_parser("convert", help="any number of files, folders or globs to one data set")
@@ -53,19 +55,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     split.add_argument("--seed", type=int, default=0)
     shared_flags(split)
 
-    fetch = actions.add_parser("fetch", help="download the data of a head, or go on with a download")
-    fetch.add_argument("head", metavar="HEAD")
-    fetch.add_argument("--timeout", type=float, default=30.0, metavar="S", help="seconds without data (30)")
-    shared_flags(fetch)
+    data_exchange.add_actions(actions)
 
 
 def run(args: argparse.Namespace) -> Any:
     """Call the action."""
-    from lamkit.cli import data_look
+    from lamkit.cli import data_exchange, data_look
 
-    return {"convert": _convert, "info": data_look.info, "check": data_look.check, "split": _split, "fetch": _fetch}[
-        args.action
-    ](args)
+    action = {
+        "convert": _convert,
+        "info": data_look.info,
+        "check": data_look.check,
+        "split": _split,
+        "export": data_exchange.export,
+        "fetch": data_exchange.fetch,
+    }[args.action]
+    return action(args)
 
 
 def _out(args: argparse.Namespace) -> Path:
@@ -100,15 +105,3 @@ def _split(args: argparse.Namespace) -> dict[str, Any]:
 
     options = {name: getattr(args, name) for name in ("data", "by", "valid", "test", "seed")}
     return split.run(config.parse(split.Options, options, origin="lamkit data split"), _out(args))
-
-
-def _fetch(args: argparse.Namespace) -> dict[str, Any]:
-    from lamkit.data.fetch.download import Patience
-    from lamkit.data.fetch.head import fetch
-    from lamkit.data.heads import load_head, open_or_convert_head
-
-    head = load_head(args.head)
-    if head.source.path is not None:
-        path = open_or_convert_head(head, Path(args.out or "data"))
-        return {"head": head.name, "path": str(path)}
-    return fetch(head, Path(args.out or "downloads"), Patience(timeout=args.timeout))
