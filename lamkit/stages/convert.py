@@ -19,7 +19,7 @@ from lamkit.console import Progress, log, table
 from lamkit.data import unfinished, workers
 from lamkit.data.dataset import open_dataset
 from lamkit.data.facts import DatasetFacts
-from lamkit.data.formats import Format, ReadOptions, get_format
+from lamkit.data.formats import Format, ReadOptions, get_format, words_on_passed_over
 from lamkit.data.heads import load_head
 from lamkit.data.intake import Settings, rules, shard_path
 from lamkit.data.ledger import Ledger
@@ -252,7 +252,8 @@ def _nothing(ledger: Ledger) -> str:
     more = f"\n… and {len(lines) - 12} more" if len(lines) > 12 else ""
     if not lines:
         n = len(ledger.files) + len(ledger.ignored)
-        lines = [f"none of {n} files is of a known format; name it with --format"]
+        lines = [f"none of {n} files is of a known format with labels; where that is wrong, name it with --format"]
+        lines += words_on_passed_over(ledger.ignored)
     hint = ""
     if any(reason.startswith("no energy") for reason in ledger.total("dropped")):
         hint = "\nTo keep structures without labels, add --unlabelled; for labels under other names, --energy-key."
@@ -278,7 +279,7 @@ def _show(ledger: Ledger, out: Path, findings: Sequence[SetFinding]) -> None:
         if not finding.frames:
             log.warning("%s: %s", out, finding.reason)
     if ledger.ignored:
-        log.info("\n%d other files ignored: %s", len(ledger.ignored), ", ".join(ledger.ignored[:5]))
+        log.info("\nfiles passed over:\n  %s", "\n  ".join(words_on_passed_over(ledger.ignored)))
     log.info("\n%s: %d frames", out, ledger.kept)
 
 

@@ -30,12 +30,12 @@ from lamkit.data.formats.reading import (
     options_for,
     plain_file,
 )
-from lamkit.data.formats.recognise import format_name, why_passed_over
+from lamkit.data.formats.recognise import format_name, why_passed_over, words_on_passed_over
 from lamkit.errors import UserError, suggest
 
 __all__ = [
     "FORMATS", "Dropped", "Format", "ReadOptions", "Remark", "get_format", "options_for", "plain_file",
-    "recognise", "why_passed_over",
+    "recognise", "why_passed_over", "words_on_passed_over",
 ]  # fmt: skip
 
 FORMATS: dict[str, Format] = {
@@ -47,6 +47,7 @@ FORMATS: dict[str, Format] = {
         Format("ase/db", "ASE database (SQLite)", ase_files.read_db, takes_options=True),
         Format("ase/lmdb", "ASE database (LMDB), as OMat24", ase_files.read_aselmdb, takes_options=True),
         Format("ase/traj", "ASE trajectory", ase_files.read_traj),
+        Format("vasp/poscar", "VASP POSCAR and CONTCAR, structures without labels", ase_files.read_poscar),
         Format("qe/pw", "Quantum ESPRESSO, output of pw.x", ase_files.read_pw),
         Format("cp2k", "CP2K, log of a run", cp2k.read),
         Format("n2p2", "RuNNer and n2p2, input.data", n2p2.read, options=n2p2.OBEYS),

@@ -69,6 +69,14 @@ def read_traj(file: Path, source: str, options: ReadOptions) -> Iterator[Frame |
             yield from_atoms(atoms, source=source, step=step, group=source)
 
 
+def read_poscar(file: Path, source: str, options: ReadOptions) -> Iterator[Frame | Dropped | Remark]:
+    """The one structure of a POSCAR; it has no labels, so ``--unlabelled`` is needed to keep it."""
+    from ase.io.vasp import read_vasp
+
+    with open(file) as stream:
+        yield from_atoms(read_vasp(stream), source=source, group=source)
+
+
 def read_pw(file: Path, source: str, options: ReadOptions) -> Iterator[Frame | Dropped | Remark]:
     """Ionic steps of an output of pw.x: scf, relax, vc-relax, md.
 

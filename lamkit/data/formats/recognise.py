@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lamkit.data.formats.containers import hdf5_kind
@@ -150,6 +150,14 @@ def why_passed_over(path: Path) -> str | None:
     ):
         return PASSED_OVER[0][1]
     return next((why for sign, why in PASSED_OVER if re.fullmatch(sign, path.name.lower())), None)
+
+
+def words_on_passed_over(paths: Sequence[str]) -> list[str]:
+    """One line for each kind of file that was passed over, with how many and an example."""
+    kinds: dict[str, list[str]] = {}
+    for path in paths:
+        kinds.setdefault(why_passed_over(Path(path)) or "not a format that is recognised", []).append(path)
+    return [f"{len(some)} x {why}: {some[0]}{' …' if len(some) > 1 else ''}" for why, some in kinds.items()]
 
 
 def refuse_pickle(path: Path, head: bytes) -> None:
