@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+import vesin
 from ase.data import covalent_radii
 from ase.units import Hartree
 from numpy.typing import NDArray
 
 from lamkit.data.frame import SYMBOLS, Frame, volume
-from lamkit.data.neighbors import neighbor_list
+from lamkit.data.neighbors import complete_cell
 from lamkit.data.quality.findings import Finding, Rules, above, below, found
 
 LEAST_VOLUME = 0.1  # Å³ per atom
+FEW_ATOMS = 60  # up to here all pairs at once are faster than a neighbour list
 
 
 def shapes(frame: Frame, rules: Rules) -> Finding | None:
@@ -153,10 +155,37 @@ def contact(frame: Frame, rules: Rules) -> Finding | None:
     largest = max((x for x in (limits.flag, limits.reject) if x is not None), default=None)
     if largest is None:
         return None
-    radii = covalent_radii[frame.numbers]
-    reach = 2 * largest * float(radii.max())
-    pairs = neighbor_list(frame.positions, frame.cell, frame.pbc, reach, max_neighbors=None)
-    if not len(pairs.distances):
-        return None
-    ratio = float((pairs.distances / (radii[pairs.senders] + radii[pairs.receivers])).min())
+    ratio = nearest(frame, largest)
     return below("contact", ratio, limits, "atoms closer than {} of the sum of their covalent radii")
+
+
+def nearest(frame: Frame, within: float) -> float:
+    """Smallest distance of two atoms over the sum of their covalent radii; infinite if above ``within``."""
+    radii = covalent_radii[frame.numbers]
+    reach = 2 * within * float(radii.max())
+    if len(frame) <= FEW_ATOMS and _is_roomy(frame, 2 * reach):
+        return _nearest_in_roomy(frame, radii)
+    cell, periodic = complete_cell(frame.cell, frame.pbc)
+    search = vesin.NeighborList(cutoff=reach, full_list=False, n_threads=1)
+    i, j, distances = search.compute(frame.positions, cell, periodic, quantities="ijd")
+    return float((distances / (radii[i] + radii[j])).min(initial=np.inf))
+
+
+def _is_roomy(frame: Frame, height: float) -> bool:
+    """Whether the cell is higher than ``height`` along each axis, or there is none."""
+    if not frame.pbc.any():
+        return True
+    return bool(frame.pbc.all()) and bool(
+        (1 / np.linalg.norm(np.linalg.inv(frame.cell), axis=0)).min() > height
+    )
+
+
+def _nearest_in_roomy(frame: Frame, radii: NDArray[np.float64]) -> float:
+    """In a cell higher than twice the reach, each pair is near in one image at most: the wrapped one."""
+    apart = frame.positions[:, None] - frame.positions
+    if frame.pbc.any():
+        fractional = apart @ np.linalg.inv(frame.cell)
+        apart = (fractional - np.round(fractional)) @ frame.cell
+    ratio = np.sqrt((apart * apart).sum(axis=-1)) / (radii[:, None] + radii)
+    np.fill_diagonal(ratio, np.inf)
+    return float(ratio.min())
