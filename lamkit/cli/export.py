@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="checkpoint or run folder")
     parser.add_argument("--to", required=True, choices=TARGETS, help="form")
     parser.add_argument("--head", metavar="NAME", help="which head, where the model has several")
-    parser.add_argument("--out", metavar="FILE", help="file to write")
+    parser.add_argument("--out", metavar="FILE", help="file to write (default: model.ckpt or the like)")
     shared_flags(parser, out=False)
 
 

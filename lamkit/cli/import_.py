@@ -50,7 +50,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from lamkit.stages import import_
 
     out = Path(args.out or Path(args.file).stem)
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+    taken = out.exists() and not (out.is_dir() and not any(out.iterdir()))
+    if taken and Path(args.file).is_file():
         raise UserError(f"{out}: already exists; --out DIR names another folder")
     names = (
         "file",

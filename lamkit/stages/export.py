@@ -34,7 +34,7 @@ def run(options: Options, out: Path) -> dict[str, Any]:
     """Write the file ``out``, or in the folder ``out`` the file ``model.SUFFIX``.
 
     Raises:
-        UserError: no such form, the model cannot take it, or the file exists.
+        UserError: no such form, the model cannot take it, or the file exists or cannot be written.
     """
     if options.to not in TARGETS:
         raise UserError(
@@ -44,5 +44,8 @@ def run(options: Options, out: Path) -> dict[str, Any]:
     file = Path(out) / f"model{module.SUFFIX}" if Path(out).is_dir() else Path(out)
     if file.exists():
         raise UserError(f"{file}: already exists; --out names another file")
-    result: dict[str, Any] = module.run(Path(options.model), options.head, file)
+    try:
+        result: dict[str, Any] = module.run(Path(options.model), options.head, file)
+    except OSError as error:
+        raise UserError(f"{file}: cannot be written ({error.strerror})") from None
     return {"to": options.to, "file": str(file), **result}

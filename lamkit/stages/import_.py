@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -18,11 +19,13 @@ from lamkit.data.heads import HeadConfig, load_head
 from lamkit.errors import UserError, suggest
 from lamkit.files import sha256
 from lamkit.model.public import known
+from lamkit.model.public.arrays import shown
 from lamkit.model.public.infer import Untold
 from lamkit.model.public.load import PublicModel, load, notes
 from lamkit.model.public.names import N_REFERENCES, N_ROWS, REFERENCE, lamkit_name
 
 DEFAULT_HEAD = "orb"
+NAME = r"[\w-]{1,64}"
 
 
 class Options(Model):
@@ -52,6 +55,21 @@ class Options(Model):
     layers: int | None = pydantic.Field(None, ge=1)
     skip_reference: bool = False
     partial_heads: bool = False
+
+    @pydantic.field_validator("head")
+    @classmethod
+    def _usable_name(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(NAME, value):
+            raise ValueError(f"'{value}' must be made of letters, digits, - and _")
+        return value
+
+    @pydantic.field_validator("elements")
+    @classmethod
+    def _known_elements(cls, value: list[str] | None) -> list[str] | None:
+        for symbol in value or ():
+            if NUMBERS.get(symbol, N_REFERENCES) >= N_REFERENCES:
+                raise ValueError(f"'{symbol}' is no element that Orb has.{suggest(symbol, NUMBERS)}")
+        return value
 
 
 def run(options: Options, out: Path) -> dict[str, Any]:
@@ -94,7 +112,10 @@ def run(options: Options, out: Path) -> dict[str, Any]:
         config={"verb": "import", **config.dump(options), "sha256": sha256(file)},
         state={"step": 0},
     )
-    checkpoint.write(place, made)
+    try:
+        checkpoint.write(place, made)
+    except OSError as error:
+        raise UserError(f"{place}: cannot be written ({error.strerror})") from None
     return _result(place, made, model)
 
 
@@ -124,8 +145,10 @@ def _facts(options: Options, model: PublicModel) -> HeadConfig:
     record = model.record.get("head")
     noted = config.parse(HeadConfig, record, origin=f"{options.file}: head") if record else None
     name = options.head or (noted.name if noted else model.known.data if model.known else DEFAULT_HEAD)
-    if not name.replace("_", "").replace("-", "").isalnum():
-        raise UserError(f"head: '{name}' must be made of letters, digits, - and _")
+    if not re.fullmatch(NAME, name):  # it becomes the name of a file
+        raise UserError(
+            f"{options.file}: its head is named {shown(name)}; --head gives it a name of letters and digits"
+        )
     if noted is not None and options.head in (None, noted.name):
         return noted
     if name in presets.files("heads"):
@@ -143,9 +166,6 @@ def _facts(options: Options, model: PublicModel) -> HeadConfig:
 def _elements(options: Options, model: PublicModel, facts: HeadConfig) -> list[str]:
     """Symbols that the head is taken to know."""
     if options.elements is not None:
-        for symbol in options.elements:
-            if symbol not in NUMBERS or NUMBERS[symbol] >= N_REFERENCES:
-                raise UserError(f"elements: '{symbol}' is no element that Orb has.{suggest(symbol, NUMBERS)}")
         return sorted(set(options.elements), key=NUMBERS.__getitem__)
     recorded = model.record.get("elements")
     if isinstance(recorded, list) and recorded and all(s in NUMBERS for s in recorded):

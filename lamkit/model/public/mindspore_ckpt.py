@@ -148,14 +148,15 @@ def _renamed(name: str, arrays: Mapping[str, LazyArray]) -> str:
     network, place, part = match.groups()
     if part in ("gamma", "beta"):
         return f"{network}.layer_norm.{_PARTS[part]}"
-    members = sorted(int(m[2].rsplit(".", 1)[1]) for n in arrays if (m := _linear_of(network, n)))
+    # Members without numbers (activations) are counted, too: the k-th linear layer has the k-th number.
+    members = sorted({int(m[2].rsplit(".", 1)[1]) for n in arrays if (m := _linear_of(network, n))})
     k = members.index(int(place.rsplit(".", 1)[1]))
     inner = network if network.endswith(".mlp") else f"{network}.mlp"
     return f"{inner}.NN-{k}.{part}"
 
 
 def _linear_of(network: str, name: str) -> re.Match[str] | None:
-    return re.fullmatch(rf"({re.escape(network)})((?:\.\d+)+)\.weight", name)
+    return re.fullmatch(rf"({re.escape(network)})((?:\.\d+)+)\.(?:weight|bias)", name)
 
 
 def by_order(arrays: Mapping[str, LazyArray], where: str) -> dict[str, LazyArray]:
