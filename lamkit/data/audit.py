@@ -1,126 +1,155 @@
-"""Looking at a data set: a summary of what it holds, and an audit of whether it is sound."""
+"""Audit of a data set, LAMKit's own or one that another program wrote: files, frames, and the set as a whole."""
 
 from __future__ import annotations
 
-from collections import Counter
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
-import numpy as np
-
-from lamkit import config
+from lamkit import presets
 from lamkit.console import Progress
+from lamkit.data import statistics_file
 from lamkit.data.dataset import Dataset
-from lamkit.data.frame import SYMBOLS
-from lamkit.data.label_sums import label_sums
-from lamkit.data.quality import Duplicates, first_fault
+from lamkit.data.frame import Frame
+from lamkit.data.heads import load_head
+from lamkit.data.ledger import Ledger
+from lamkit.data.quality import Duplicates, Rules, SetFinding, examine, fingerprint, rejected, survey
+from lamkit.data.statistics import FrameStatistics
 from lamkit.errors import UserError
 from lamkit.files import sha256
 
 EXAMPLES = 10  # frames named for each fault
+UNSOUND = ("work", "scales", "energy_scale")  # findings on the whole set that mean wrong labels
+SAMPLED = 20_000  # from so many frames on, neighbours are counted on every tenth only
 
 
-def summary(dataset: Dataset) -> dict[str, Any]:
-    """Counts, elements, labels, ranges and level of theory, for people and for JSON."""
-    facts, energies, n_atoms = dataset.facts, dataset.energies, dataset.n_atoms
-    known = np.isfinite(energies)
-    result: dict[str, Any] = {
-        "path": str(dataset.path),
-        "head": facts.head,
-        "title": facts.title,
-        "level_of_theory": config.dump(facts.level_of_theory) if facts.level_of_theory else None,
-        "n_frames": len(dataset),
-        "n_atoms": int(n_atoms.sum(dtype=np.int64)),
-        "atoms_per_frame": [int(n_atoms.min()), int(n_atoms.max())],
-        "n_groups": len(np.unique(dataset.groups)),
-        "n_sources": len(dataset.sources),
-        "elements": {SYMBOLS[z]: n for z, n in _frames_with(dataset).items()},
-        "labels": label_counts(dataset),
-        "notes": facts.notes,
-        "split": facts.split,
-    }
-    if known.any():
-        per_atom = energies[known] / n_atoms[known]
-        sums = label_sums(dataset)
-        fit = sums.composition.fit()
-        scales = sums.statistics(fit.reference)
-        result |= {
-            "energy_per_atom": [float(per_atom.min()), float(per_atom.max())],
-            "energy_spread": fit.residual_std,
-            "forces_rms": _number(scales.forces_rms),
-            "stress_rms": _number(scales.stress_rms),
-            "not_determined": fit.null_space,
-        }
-    return result
+class Audit(NamedTuple):
+    """What an audit found.
 
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else value
-
-
-def _frames_with(dataset: Dataset) -> dict[int, int]:
-    """Element -> number of frames in which it occurs."""
-    total = np.zeros(len(dataset.elements), dtype=np.int64)
-    for _, counts in dataset.composition_chunks():
-        total += (counts > 0).sum(axis=0)
-    return {z: int(n) for z, n in zip(dataset.elements, total, strict=True)}
-
-
-def label_counts(dataset: Dataset) -> dict[str, int]:
-    """Label -> frames that have it."""
-    counts = Counter[str](energy=0, forces=0, stress=0, stress_partly=0)
-    names = {"energy": "energy", "force": "forces", "virial": "stress", "stress": "stress_partly"}
-    for _, _, place, rows in dataset.blocks(np.arange(len(dataset))):
-        for array, label in names.items():
-            counts[label] += len(rows) if array in place.arrays() else 0
-    return dict(counts)
-
-
-def audit(dataset: Dataset) -> dict[str, Any]:
-    """Check every file and every frame.
-
-    Returns:
-        ``ok``, ``n_frames``, ``problems`` (what -> how often) and ``examples`` (what -> where).
+    Attributes:
+        result: ``ok``, ``n_frames``, ``problems`` (what → how often), ``flags`` and ``examples`` (what → where).
+        ledger: every fault and flag, with file and step.
+        statistics: of the frames without fault.
+        findings: about the set as a whole.
     """
-    problems: Counter[str] = Counter()
-    examples: dict[str, list[str]] = {}
 
-    def note(what: str, where: str) -> None:
-        problems[what] += 1
-        if problems[what] <= EXAMPLES:
-            examples.setdefault(what, []).append(where)
+    result: dict[str, Any]
+    ledger: Ledger
+    statistics: FrameStatistics
+    findings: list[SetFinding]
 
-    for what, where in _bad_files(dataset.path, dataset.facts.checksums):
-        note(what, where)
-    repeated = Duplicates()
+
+class _Notes:
+    """Faults and flags: how often, and the first places."""
+
+    def __init__(self) -> None:
+        self.problems: dict[str, int] = {}
+        self.flags: dict[str, int] = {}
+        self.examples: dict[str, list[str]] = {}
+
+    def add(self, what: str, where: str, *, fault: bool, n: int = 1) -> None:
+        counts = self.problems if fault else self.flags
+        counts[what] = counts.get(what, 0) + n
+        if len(places := self.examples.setdefault(what, [])) < EXAMPLES:
+            places.append(where)
+
+
+def audit(dataset: Dataset) -> Audit:
+    """Check every file, every frame and the set as a whole, by the rules of the data set's head.
+
+    A data set without fault that lacks valid statistics gets them.
+    """
+    notes, ledger = _Notes(), Ledger()
+    for what, where in _bad_files(dataset):
+        notes.add(what, where, fault=True)
+    rules = rules_of(dataset)
+    statistics = FrameStatistics(neighbors_every=10 if len(dataset) > SAMPLED else 1)
+    whole = _frames(dataset, rules, notes, ledger, statistics)
+    findings = survey(dataset, rules.checks) if whole else []
+    for finding in findings:
+        _enter(finding, dataset, notes, ledger)
+    if not notes.problems and not dataset.foreign and statistics_file.load(dataset) is None:
+        statistics_file.save(dataset, statistics)
+    order = sorted(notes.problems.items(), key=lambda item: -item[1])
+    result = {
+        "ok": not notes.problems,
+        "path": str(dataset.path),
+        "n_frames": len(dataset),
+        "problems": dict(order),
+        "flags": dict(sorted(notes.flags.items(), key=lambda item: -item[1])),
+        "examples": notes.examples,
+    }
+    return Audit(result, ledger, statistics, findings)
+
+
+def rules_of(dataset: Dataset) -> Rules:
+    """Rules of the data set's head, where its YAML is known; structures without labels are allowed."""
+    head = dataset.facts.head
+    if head in presets.files("heads"):
+        known = load_head(head)
+        return Rules(checks=known.checks, level=known.level_of_theory, unlabelled=True)
+    return Rules(level=dataset.facts.level_of_theory, unlabelled=True)
+
+
+def _frames(
+    dataset: Dataset, rules: Rules, notes: _Notes, ledger: Ledger, statistics: FrameStatistics
+) -> bool:
+    """Check each frame; whether all could be read."""
+    seen = Duplicates()
     with Progress(len(dataset), "checking") as progress:
         for i in range(len(dataset)):
             try:
                 frame = dataset.frame(i)
-            except UserError as error:  # a damaged array; every frame of its set would say the same
-                note("array cannot be read", str(error))
-                break
-            fault = first_fault(frame, skip=("labelled",))
-            if fault is None and repeated(frame):
-                fault = "duplicate of an earlier frame"
-            if fault is not None:
-                note(fault, f"frame {i} (step {frame.step} of {frame.source})")
+            except (UserError, ValueError, IndexError) as error:  # every frame of its set would say the same
+                notes.add("array cannot be read", f"frame {i}: {error}", fault=True)
+                return False
+            _frame(i, frame, rules, seen, notes, ledger, statistics)
             progress.update(i + 1)
-    return {
-        "ok": not problems,
-        "path": str(dataset.path),
-        "n_frames": len(dataset),
-        "problems": dict(problems.most_common()),
-        "examples": examples,
-    }
+    return True
 
 
-def _bad_files(path: Path, checksums: dict[str, str]) -> list[tuple[str, str]]:
-    bad = []
-    for name, digest in checksums.items():
-        file = path / name
+def _frame(
+    i: int,
+    frame: Frame,
+    rules: Rules,
+    seen: Duplicates,
+    notes: _Notes,
+    ledger: Ledger,
+    statistics: FrameStatistics,
+) -> None:
+    entry, where = ledger.file(frame.source, "deepmd/npy"), f"frame {i} (step {frame.step} of {frame.source})"
+    _, findings = examine(frame, rules)
+    reason = rejected(findings)
+    if reason is None:
+        reason = seen.reason(fingerprint(frame))
+    if reason is not None:
+        entry.drop(reason, frame.step)
+        notes.add(reason, where, fault=True)
+        return
+    entry.keep()
+    statistics.add(frame)
+    for finding in findings:
+        entry.flag(finding.reason, frame.step)
+        notes.add(finding.reason, where, fault=False)
+
+
+def _enter(finding: SetFinding, dataset: Dataset, notes: _Notes, ledger: Ledger) -> None:
+    """Write a finding on the whole set into the notes and, where it names frames, into the ledger."""
+    fault = finding.action == "reject" or finding.check in UNSOUND
+    notes.add(finding.reason, "the set as a whole", fault=fault, n=len(finding.frames) or 1)
+    places = notes.examples[finding.reason] = []
+    for i in finding.frames:
+        source, step = dataset.sources[dataset.source_ids[i]], int(dataset.steps[i])
+        ledger.file(source).flag(finding.reason, step)
+        if len(places) < EXAMPLES:
+            places.append(f"frame {i} (step {step} of {source})")
+    if not places:
+        places.append("the set as a whole")
+
+
+def _bad_files(dataset: Dataset) -> Iterator[tuple[str, str]]:
+    for name, digest in dataset.facts.checksums.items():
+        file = dataset.path / name
         if not file.is_file():
-            bad.append(("file is missing", str(file)))
+            yield "file is missing", str(file)
         elif sha256(file) != digest:
-            bad.append(("file differs from its checksum", str(file)))
-    return bad
+            yield "file differs from its checksum", str(file)

@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 
 from lamkit import __version__, config
 from lamkit.data import statistics_file
+from lamkit.data.audit import Audit
 from lamkit.data.dataset import Dataset, open_dataset
 from lamkit.data.frame import NUMBERS
 from lamkit.data.ledger import Ledger
 from lamkit.data.reference import residuals
 from lamkit.data.statistics import FrameStatistics
+from lamkit.data.summary import prior_of
 from lamkit.files import atomic_write
 
 OUTLIER = 8.0  # robust standard deviations from which a frame's energy is listed as far from the others
@@ -74,7 +76,7 @@ def take_account(
 ) -> Account:
     """Put together what a report says of a data set; reads its energies and compositions once."""
     facts = dataset.facts
-    result = statistics.result(prior(facts.reference_prior))
+    result = statistics.result(prior_of(dataset))
     content: dict[str, Any] = {
         "path": str(dataset.path),
         **ledger.as_dict(),
@@ -95,16 +97,6 @@ def take_account(
         rest = residuals(dataset, reference)
         content["energy_residual"] = describe_residual(dataset, rest)
     return Account(content, statistics, rest)
-
-
-def prior(energies: dict[str, float] | None) -> NDArray[np.float64] | None:
-    """Energies by symbol as an array by atomic number, eV, ``[119]``, NaN where not given; None of None."""
-    if energies is None:
-        return None
-    known = np.full(119, np.nan)
-    for symbol, energy in energies.items():
-        known[NUMBERS[symbol]] = energy
-    return known
 
 
 def describe_finding(finding: Any, dataset: Dataset) -> dict[str, Any]:
@@ -153,6 +145,15 @@ def describe_residual(dataset: Dataset, rest: NDArray[np.float64]) -> dict[str, 
             for k in far[:LISTED]
         ]
     return result
+
+
+def audit_report(folder: Path, dataset: Dataset, found: Audit) -> dict[str, Any]:
+    """Write the report of an audit into ``folder``; returns what its ``report.json`` holds."""
+    account = take_account(dataset, found.ledger, found.statistics, found.findings)
+    account.content.update(found.result)
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder, account, found.ledger, "Audit")
+    return account.content
 
 
 def write(folder: Path, account: Account, ledger: Ledger, title: str) -> None:

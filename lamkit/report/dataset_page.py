@@ -55,9 +55,10 @@ def _summary(content: dict[str, Any]) -> str:
     result = content["statistics"]
     dropped = sum(content["dropped"].values())
     reference = result.get("reference")
+    checked = "ok" in content  # an audit, which leaves nothing out
     cards = {
-        "frames kept": count(content["kept"]),
-        "frames dropped": count(dropped),
+        "sound frames" if checked else "frames kept": count(content["kept"]),
+        "frames at fault" if checked else "frames dropped": count(dropped),
         "files read": count(sum(not f["error"] for f in content["files"])),
         "atoms": count(result["n_atoms"]),
         "elements": count(len(result["elements"])),
@@ -65,7 +66,7 @@ def _summary(content: dict[str, Any]) -> str:
     if reference:
         cards["rank of the reference fit"] = f"{reference['rank']} of {reference['n_elements']}"
     said = attention(content)
-    calm = ["Every file was read and every frame is in the data set; nothing was flagged."]
+    calm = ["Every file was read, no frame is at fault and nothing was flagged."]
     return html.cards(cards) + html.notice(said or calm, good=not said)
 
 
@@ -76,13 +77,18 @@ def attention(content: dict[str, Any]) -> list[str]:
     total = content["kept"] + sum(content["dropped"].values())
     if failed:
         said.append(f"{len(failed)} of {len(content['files'])} files could not be read to their end.")
+    elsewhere = {*content["dropped"], *(finding["reason"] for finding in content["findings"])}
+    for problem, n in content.get("problems", {}).items():
+        if problem not in elsewhere:
+            said.append(f"{count(n)} × {problem}: {'; '.join(content['examples'][problem][:3])}.")
+    left = "at fault" if "ok" in content else "dropped"
     for reason, n in list(content["dropped"].items())[:4]:
-        said.append(f"{count(n)} frames dropped ({share(n, total)}): {reason}.")
+        said.append(f"{count(n)} frames {left} ({share(n, total)}): {reason}.")
     if len(content["dropped"]) > 4:
         said.append(f"… and {len(content['dropped']) - 4} more reasons, below.")
     for text, n in list(content["remarks"].items())[:4]:
         said.append(f"{count(n)} frames flagged: {text}.")
-    said += [f"{finding['reason']}." for finding in content["findings"]]
+    said += [f"{f['reason']}." for f in content["findings"] if f["reason"] not in content["remarks"]]
     if (
         functionals := {f.get("functional") for f in content["level_of_theory"]["found"]} - {None, ""}
     ) and len(functionals) > 1:
@@ -91,8 +97,6 @@ def attention(content: dict[str, Any]) -> list[str]:
     shared = "the prior decides" if reference.get("prior") else "they share the mean energy per atom"
     for text in reference.get("not_determined", []):
         said.append(f"Reference energies: {text}; {shared}.")
-    if far := content.get("energy_residual", {}).get("n_far"):
-        said.append(f"{count(far)} frames have an energy far from that of their composition.")
     return said
 
 
@@ -197,6 +201,8 @@ def _distributions(account: Account) -> str:
         plots.sizes_panel(account.statistics.sizes),
     ]
     known = [p for p in panels if p is not None]
+    if not known:
+        return ""
     body = html.figure(png(plots.distributions(known)), "Distributions over the frames in the data set.")
     return body + _quantiles(account.content["statistics"]) + _extremes(account.content["statistics"])
 
