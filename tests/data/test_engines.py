@@ -1,6 +1,7 @@
 """Programs read through dpdata, CP2K and pw.x: units, signs, and what must not become a label."""
 
 import gzip
+import itertools
 import tarfile
 from pathlib import Path
 
@@ -189,7 +190,7 @@ def test_forces_of_cp2k_are_the_slope_of_its_energies(tmp_path):
     log = unpacked(tmp_path, "cp2k_md.log.gz", "run.log")
     (tmp_path / "h2-pos-1.xyz").write_bytes((REAL / "cp2k_md.pos.xyz").read_bytes())
     frames = kept(read(log))
-    for a, b in zip(frames, frames[1:], strict=False):
+    for a, b in itertools.pairwise(frames):
         work = -(0.5 * (a.forces + b.forces) * (b.positions - a.positions)).sum()
         assert b.energy - a.energy == pytest.approx(work, rel=0.2)
 
