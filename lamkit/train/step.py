@@ -44,6 +44,7 @@ class TrainStep(nn.Cell):
         self.objective = Objective(potential, config.loss)
         self.trunk = ParameterTuple(potential.trunk_parameters())
         self.heads = ParameterTuple(potential.head_parameters())
+        self.gradient = ops.value_and_grad(self.objective, 0, self.trunk, has_aux=True)
         self.trunk_average = ParameterTuple(average.trunk_parameters())
         self.heads_average = ParameterTuple(average.head_parameters())
         self.trunk_m = _zeros_like(list(self.trunk), "m")
@@ -73,9 +74,9 @@ class TrainStep(nn.Cell):
             loss, gradient norm, mean squared errors of energy per atom, forces and stress.
         """
         slices = self.objective.potential.head_slices(head)
-        (loss, energy, forces, stress, *_), (of_slices, of_trunk) = ops.value_and_grad(
-            self.objective, 0, self.trunk, has_aux=True
-        )(slices, head, weights, units, *batch)
+        (loss, energy, forces, stress, *_), (of_slices, of_trunk) = self.gradient(
+            slices, head, weights, units, *batch
+        )
         norm = self._norm(of_slices, of_trunk)
         scale = ops.minimum(ops.ones_like(norm), self.clip / (norm + 1e-12))
         scale = ops.select(ops.isfinite(norm), scale, ops.zeros_like(scale))
