@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lamkit import presets
 from lamkit.console import Progress
@@ -18,7 +22,8 @@ from lamkit.errors import UserError
 from lamkit.files import sha256
 
 EXAMPLES = 10  # frames named for each fault
-UNSOUND = ("work", "scales", "energy_scale")  # findings on the whole set that mean wrong labels
+UNSOUND = ("work", "scales", "energy_scale")  # findings on the whole set that mean wrong labels ...
+UNSURE = "the unit is another"  # ... unless no known unit explains them: frames in no order look like that
 SAMPLED = 20_000  # from so many frames on, neighbours are counted on every tenth only
 
 
@@ -63,8 +68,8 @@ def audit(dataset: Dataset) -> Audit:
         notes.add(what, where, fault=True)
     rules = rules_of(dataset)
     statistics = FrameStatistics(neighbors_every=10 if len(dataset) > SAMPLED else 1)
-    whole = _frames(dataset, rules, notes, ledger, statistics)
-    findings = survey(dataset, rules.checks) if whole else []
+    sound = np.array(list(_sound(dataset, rules, notes, ledger, statistics)), dtype=np.int64)
+    findings = _survey(dataset, sound, rules)
     for finding in findings:
         _enter(finding, dataset, notes, ledger)
     if not notes.problems and not dataset.foreign and statistics_file.load(dataset) is None:
@@ -90,10 +95,10 @@ def rules_of(dataset: Dataset) -> Rules:
     return Rules(level=dataset.facts.level_of_theory, unlabelled=True)
 
 
-def _frames(
+def _sound(
     dataset: Dataset, rules: Rules, notes: _Notes, ledger: Ledger, statistics: FrameStatistics
-) -> bool:
-    """Check each frame; whether all could be read."""
+) -> Iterator[int]:
+    """Check each frame; yields those without fault."""
     seen = Duplicates()
     with Progress(len(dataset), "checking") as progress:
         for i in range(len(dataset)):
@@ -101,47 +106,47 @@ def _frames(
                 frame = dataset.frame(i)
             except (UserError, ValueError, IndexError) as error:  # every frame of its set would say the same
                 notes.add("array cannot be read", f"frame {i}: {error}", fault=True)
-                return False
-            _frame(i, frame, rules, seen, notes, ledger, statistics)
+                return
+            if _frame(i, frame, rules, seen, notes, ledger):
+                statistics.add(frame)
+                yield i
             progress.update(i + 1)
-    return True
 
 
-def _frame(
-    i: int,
-    frame: Frame,
-    rules: Rules,
-    seen: Duplicates,
-    notes: _Notes,
-    ledger: Ledger,
-    statistics: FrameStatistics,
-) -> None:
+def _frame(i: int, frame: Frame, rules: Rules, seen: Duplicates, notes: _Notes, ledger: Ledger) -> bool:
+    """Check one frame; whether it is sound."""
     entry, where = ledger.file(frame.source, "deepmd/npy"), f"frame {i} (step {frame.step} of {frame.source})"
     _, findings = examine(frame, rules)
-    reason = rejected(findings)
-    if reason is None:
-        reason = seen.reason(fingerprint(frame))
+    reason = rejected(findings) or seen.reason(fingerprint(frame))
     if reason is not None:
         entry.drop(reason, frame.step)
         notes.add(reason, where, fault=True)
-        return
+        return False
     entry.keep()
-    statistics.add(frame)
     for finding in findings:
         entry.flag(finding.reason, frame.step)
         notes.add(finding.reason, where, fault=False)
+    return True
+
+
+def _survey(dataset: Dataset, sound: NDArray[np.int64], rules: Rules) -> list[SetFinding]:
+    """What the sound frames say together; frames are numbered as in the data set."""
+    if not len(sound):
+        return []
+    found = survey(dataset.subset(sound), rules.checks)
+    return [replace(finding, frames=[int(sound[i]) for i in finding.frames]) for finding in found]
 
 
 def _enter(finding: SetFinding, dataset: Dataset, notes: _Notes, ledger: Ledger) -> None:
     """Write a finding on the whole set into the notes and, where it names frames, into the ledger."""
-    fault = finding.action == "reject" or finding.check in UNSOUND
+    fault = finding.action == "reject" or (finding.check in UNSOUND and UNSURE not in finding.reason)
     notes.add(finding.reason, "the set as a whole", fault=fault, n=len(finding.frames) or 1)
     places = notes.examples[finding.reason] = []
     for i in finding.frames:
-        source, step = dataset.sources[dataset.source_ids[i]], int(dataset.steps[i])
-        ledger.file(source).flag(finding.reason, step)
+        frame = dataset.frame(i)
+        ledger.file(frame.source).flag(finding.reason, frame.step)
         if len(places) < EXAMPLES:
-            places.append(f"frame {i} (step {step} of {source})")
+            places.append(f"frame {i} (step {frame.step} of {frame.source})")
     if not places:
         places.append("the set as a whole")
 

@@ -39,7 +39,7 @@ def page(account: Account, title: str) -> str:
     parts = [
         Section("Summary", _summary(content)),
         Section("Files", _files(content)),
-        Section("Dropped and flagged", _lines(content)),
+        Section("At fault and flagged" if _audited(content) else "Dropped and flagged", _lines(content)),
         Section("Level of theory", _level(content)),
         Section("Elements", _elements(content)),
         Section("Distributions", _distributions(account)),
@@ -51,14 +51,23 @@ def page(account: Account, title: str) -> str:
     return html.page(heading, f"{content['path']} · LAMKit {__version__}", [p for p in parts if p.body])
 
 
+def _audited(content: dict[str, Any]) -> bool:
+    """Whether the frames were looked at where they are, and nothing was left out."""
+    return "ok" in content
+
+
+def _frames(n: int) -> str:
+    return "1 frame" if n == 1 else f"{count(n)} frames"
+
+
 def _summary(content: dict[str, Any]) -> str:
     result = content["statistics"]
     dropped = sum(content["dropped"].values())
     reference = result.get("reference")
-    checked = "ok" in content  # an audit, which leaves nothing out
+    audited = _audited(content)
     cards = {
-        "sound frames" if checked else "frames kept": count(content["kept"]),
-        "frames at fault" if checked else "frames dropped": count(dropped),
+        "sound frames" if audited else "frames kept": count(content["kept"]),
+        "frames at fault" if audited else "frames dropped": count(dropped),
         "files read": count(sum(not f["error"] for f in content["files"])),
         "atoms": count(result["n_atoms"]),
         "elements": count(len(result["elements"])),
@@ -81,20 +90,24 @@ def attention(content: dict[str, Any]) -> list[str]:
     for problem, n in content.get("problems", {}).items():
         if problem not in elsewhere:
             said.append(f"{count(n)} × {problem}: {'; '.join(content['examples'][problem][:3])}.")
-    left = "at fault" if "ok" in content else "dropped"
+    left = "at fault" if _audited(content) else "dropped"
     for reason, n in list(content["dropped"].items())[:4]:
-        said.append(f"{count(n)} frames {left} ({share(n, total)}): {reason}.")
+        said.append(f"{_frames(n)} {left} ({share(n, total)}): {reason}.")
     if len(content["dropped"]) > 4:
         said.append(f"… and {len(content['dropped']) - 4} more reasons, below.")
     for text, n in list(content["remarks"].items())[:4]:
-        said.append(f"{count(n)} frames flagged: {text}.")
+        said.append(f"{_frames(n)} flagged: {text}.")
     said += [f"{f['reason']}." for f in content["findings"] if f["reason"] not in content["remarks"]]
     if (
         functionals := {f.get("functional") for f in content["level_of_theory"]["found"]} - {None, ""}
     ) and len(functionals) > 1:
         said.append(f"Files state different functionals: {', '.join(sorted(functionals))}.")
     reference = content["statistics"].get("reference", {})
-    shared = "the prior decides" if reference.get("prior") else "they share the mean energy per atom"
+    shared = (
+        "the prior decides"
+        if reference.get("prior")
+        else "without a prior, how they share the energy is arbitrary"
+    )
     for text in reference.get("not_determined", []):
         said.append(f"Reference energies: {text}; {shared}.")
     return said
@@ -116,7 +129,8 @@ def _files(content: dict[str, Any]) -> str:
         for f in order[:FILES_SHOWN]
     ]
     body = html.paragraph(f"Below {base}", note=True) if base and base != "." else ""
-    body += html.table(["file", "format", "kept", "dropped", "flagged", "not read, because"], rows)
+    outcomes = ("sound", "at fault") if _audited(content) else ("kept", "dropped")
+    body += html.table(["file", "format", *outcomes, "flagged", "not read, because"], rows)
     if len(files) > FILES_SHOWN:
         body += html.paragraph(f"{len(files) - FILES_SHOWN} more files are in report.json.", note=True)
     if content["ignored"]:
@@ -128,7 +142,8 @@ def _files(content: dict[str, Any]) -> str:
 def _lines(content: dict[str, Any]) -> str:
     """Reasons with their frames, then where they are."""
     rows, details = [], []
-    for outcome, word in (("dropped", "dropped"), ("remarks", "flagged")):
+    left = "at fault" if _audited(content) else "dropped"
+    for outcome, word in (("dropped", left), ("remarks", "flagged")):
         for reason, n in content[outcome].items():
             files = [f for f in content["files"] if reason in f[outcome]]
             rows.append([word, reason, count(n), count(len(files))])
@@ -136,7 +151,7 @@ def _lines(content: dict[str, Any]) -> str:
                 steps = f.get("steps", {}).get(outcome, {}).get(reason, "not told")
                 details.append([f["path"], word, reason, steps, count(f[outcome][reason])])
     if not rows:
-        return html.paragraph("Nothing was dropped and nothing flagged.")
+        return html.paragraph(f"Nothing was {left} and nothing flagged.")
     body = html.table(["", "reason", "frames", "files"], rows)
     listing = html.table(["file", "", "reason", "steps, from 0", "frames"], details[:LINES_SHOWN])
     if len(details) > LINES_SHOWN:
@@ -251,7 +266,7 @@ def _reference(content: dict[str, Any]) -> str:
     if rest.get("far"):
         rows = [[f["where"], number(1000 * f["residual"]), number(f["deviations"])] for f in rest["far"]]
         more = f" (the first {len(rows)})" if rest["n_far"] > len(rows) else ""
-        title = f"{count(rest['n_far'])} frames more than 8 robust standard deviations away{more}"
+        title = f"{_frames(rest['n_far'])} more than 8 robust standard deviations away{more}"
         table = html.table(["frame", "meV/atom", "deviations"], rows)
         body += html.folded(title, table)
     return body

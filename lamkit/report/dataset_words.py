@@ -228,7 +228,7 @@ def audit(result: dict[str, Any]) -> str:
     parts = [f"{result['path']}: {count(result['n_frames'])} frames checked"]
     for name, title in (("problems", "wrong"), ("flags", "odd, but not wrong in itself")):
         if result[name]:
-            rows = [(n, what, "; ".join(result["examples"][what][:2])) for what, n in result[name].items()]
+            rows = [(n, what, result["examples"][what][0]) for what, n in result[name].items()]
             parts.append(table(rows, ("times", title, "for example")))
     if not result["problems"]:
         parts.append("no fault found")
