@@ -257,7 +257,7 @@ def test_any_format_of_dpdata_can_be_named(shared):
     frames = kept(read_all("vasp/outcar", shared / "data/sevennet_hfo2/OUTCAR_5"))
     through = kept(list(get_format("outcar").read(shared / "data/sevennet_hfo2/OUTCAR_5", "x", _options())))
     assert frames[0].energy == through[0].energy
-    assert get_format("abacus/scf").title == "dpdata: abacus/scf"
+    assert get_format("abacus/scf").title == "ABACUS"
 
 
 def test_a_broken_json_says_where(tmp_path):

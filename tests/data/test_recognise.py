@@ -12,7 +12,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 from ase.io import write
-from engine_outputs import crystal, gaussian_log, molecule
+from engine_outputs import gaussian_log, molecule
 from frames import frames, kept, read_all
 
 from lamkit.cli import main
@@ -185,16 +185,15 @@ def test_a_folder_is_searched_and_every_file_accounted_for(tmp_path, capsys):
 
 
 def test_units_that_a_header_states_are_used_and_others_refused(tmp_path):
-    frame = crystal()
-    header = 'energy=-10 energy_unit={} stress="0.1 0 0 0 0.2 0 0 0 0.3" stress_unit={}'
+    header = (
+        'Lattice="4 0 0 0 4 0 0 0 4" Properties=species:S:1:pos:R:3:forces:R:3 energy=-10 energy_unit={} '
+        'stress="0.1 0 0 0 0.2 0 0 0 0.3" stress_unit={}'
+    )
     for unit, stress_unit, energy, stress in (
         ("eV", "GPa", -10.0, 0.1 / 160.21766208),
         ("Hartree", "eV/Ang^3", -272.1138602, 0.1),
     ):
-        (tmp_path / "a.xyz").write_text(
-            f'1\nLattice="4 0 0 0 4 0 0 0 4" Properties=species:S:1:pos:R:3:forces:R:3 {header.format(unit, stress_unit)}\n'
-            "Cu 0 0 0 0 0 0\n"
-        )
+        (tmp_path / "a.xyz").write_text(f"1\n{header.format(unit, stress_unit)}\nCu 0 0 0 0 0 0\n")
         frame = kept(read_all("extxyz", tmp_path / "a.xyz"))[0]
         assert frame.energy == pytest.approx(energy)
         assert frame.stress[0] == pytest.approx(stress)
