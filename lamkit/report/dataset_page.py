@@ -9,6 +9,7 @@ from typing import Any
 from ase.units import GPa
 
 from lamkit import __version__
+from lamkit.data.formats import words_on_passed_over
 from lamkit.report import dataset_plots as plots
 from lamkit.report import html
 from lamkit.report.dataset import Account
@@ -134,8 +135,10 @@ def _files(content: dict[str, Any]) -> str:
     if len(files) > FILES_SHOWN:
         body += html.paragraph(f"{len(files) - FILES_SHOWN} more files are in report.json.", note=True)
     if content["ignored"]:
-        names = html.bullets(content["ignored"][:FILES_SHOWN])
-        body += html.folded(f"{len(content['ignored'])} other files, of no known format", names)
+        body += html.folded(
+            f"{len(content['ignored'])} files passed over",
+            html.bullets(words_on_passed_over(content["ignored"])),
+        )
     return body
 
 

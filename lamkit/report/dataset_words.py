@@ -6,9 +6,11 @@ import os
 from typing import Any
 
 from lamkit.console import table
+from lamkit.data.formats import words_on_passed_over
 from lamkit.report.text import count, number, share
 
 FILES_SHOWN = 40
+LEVELS_SHOWN = 8
 CONTENT = {  # distribution in report.json → title
     "force": "force on an atom, eV/Å",
     "pressure": "pressure, eV/Å³",
@@ -25,9 +27,8 @@ def conversion(content: dict[str, Any]) -> str:
             rows = [(n, reason, _first_steps(content, name, reason)) for reason, n in content[name].items()]
             parts.append(table(rows, ("frames", title, "first of them")))
     if content["ignored"]:
-        names = ", ".join(content["ignored"][:5])
-        parts.append(f"{len(content['ignored'])} other files, of no known format, were left alone: {names}")
-    parts += [f"note: {finding['reason']}" for finding in content["findings"]]
+        parts.append("files passed over:\n  " + "\n  ".join(words_on_passed_over(content["ignored"])))
+    parts += [f"warning: {f['reason']}" for f in content["findings"] if f["reason"] not in content["remarks"]]
     result = content["statistics"]
     parts.append(_distributions({**result["distributions"], "nearest": result["distances"]}))
     if level := _level(content):
@@ -80,8 +81,12 @@ def _level(content: dict[str, Any]) -> str:
     keys = ("functional", "hubbard_u", "dispersion", "code")
     head = content["level_of_theory"]["head"] or {}
     rows = [("head " + content["head"], *(head.get(key) or "" for key in keys), "", "")] if head else []
-    rows += [("files", *(f.get(key, "") for key in keys), f["frames"], f["files"]) for f in found[:8]]
-    return table(rows, ("level of theory", "functional", "+U", "dispersion", "code", "frames", "files"))
+    rows += [
+        ("files", *(f.get(key, "") for key in keys), f["frames"], f["files"]) for f in found[:LEVELS_SHOWN]
+    ]
+    text = table(rows, ("level of theory", "functional", "+U", "dispersion", "code", "frames", "files"))
+    more = len(found) - LEVELS_SHOWN
+    return text + (f"\n… and {more} more kinds of files, all in report.html" if more > 0 else "")
 
 
 def _reference(reference: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import Field
 
 from lamkit import config, presets
-from lamkit.console import Progress, log, table
+from lamkit.console import Progress, log
 from lamkit.data import unfinished, workers
 from lamkit.data.dataset import open_dataset
 from lamkit.data.facts import DatasetFacts
@@ -32,8 +32,8 @@ from lamkit.errors import Interrupted, UserError, suggest
 from lamkit.files import replace_folder
 from lamkit.lock import Lock
 from lamkit.report.dataset import finish_report
+from lamkit.report.dataset_words import conversion
 
-TABLE_ROWS = 40
 MEGABYTE = 1 << 20
 WORTH_WORKERS = 32 * MEGABYTE  # below, starting other processes takes longer than reading
 SAMPLED = 64 * MEGABYTE  # from this size on, neighbours are counted on every tenth frame only
@@ -178,7 +178,7 @@ def _assemble(
         merged, findings = _merge(shards, work / "data", facts, against, checks, rejected)
     enter(findings, open_dataset(work / "data"), merged)
     result = finish_report(work / "data", merged.ledger, merged.statistics, name=str(out), findings=findings)
-    _show(merged.ledger, out, findings)
+    log.info("\n%s", conversion(result))
     return result
 
 
@@ -258,30 +258,3 @@ def _nothing(ledger: Ledger) -> str:
     if any(reason.startswith("no energy") for reason in ledger.total("dropped")):
         hint = "\nTo keep structures without labels, add --unlabelled; for labels under other names, --energy-key."
     return "no frame could be converted.\n" + "\n".join(lines[:12]) + more + hint
-
-
-def _show(ledger: Ledger, out: Path, findings: Sequence[SetFinding]) -> None:
-    """The report as tables in the log."""
-    entries = sorted(ledger.files.values(), key=lambda e: e.error is None and not e.dropped)
-    rows = [
-        (entry.path, entry.format or "-", entry.kept, sum(entry.dropped.values()) or "", _short(entry.error))
-        for entry in entries[:TABLE_ROWS]
-    ]
-    log.info("%s", table(rows, ("file", "format", "kept", "dropped", "error")))
-    if len(entries) > TABLE_ROWS:
-        log.info("… and %d more files, all in %s", len(entries) - TABLE_ROWS, out / "report.json")
-    if counts := ledger.total("dropped"):
-        rows_ = [(n, reason) for reason, n in counts.items()]
-        log.info("\n%s", table(rows_, ("frames", "frames dropped, and why")))
-    if counts := ledger.total("remarks"):
-        log.info("\n%s", table([(n, text) for text, n in counts.items()], ("frames", "remarks")))
-    for finding in findings:
-        if not finding.frames:
-            log.warning("%s: %s", out, finding.reason)
-    if ledger.ignored:
-        log.info("\nfiles passed over:\n  %s", "\n  ".join(words_on_passed_over(ledger.ignored)))
-    log.info("\n%s: %d frames", out, ledger.kept)
-
-
-def _short(text: str | None) -> str:
-    return "" if text is None else text.splitlines()[0][:100]
