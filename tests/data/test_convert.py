@@ -138,31 +138,6 @@ def test_the_head_gives_its_facts_to_the_data_set(tmp_path, capsys, xyz, monkeyp
     assert "Did you mean 'mine'" in err
 
 
-def test_info_tells_what_is_there(tmp_path, capsys, xyz):
-    run(capsys, "data", "convert", xyz, "--out", tmp_path / "d")
-    code, out, _ = run(capsys, "data", "info", tmp_path / "d", "--json")
-    result = json.loads(out)
-    assert code == 0
-    assert result["n_frames"] == 10
-    assert result["labels"]["stress"] == 10
-    code, out, _ = run(capsys, "data", "info", tmp_path / "d")
-    assert "10 in 1 groups" in out
-
-
-def test_check_finds_a_changed_label_and_a_changed_file(tmp_path, capsys, xyz):
-    run(capsys, "data", "convert", xyz, "--out", tmp_path / "d")
-    assert run(capsys, "data", "check", tmp_path / "d")[0] == 0
-    file = next((tmp_path / "d").rglob("force.npy"))
-    forces = np.load(file)
-    forces[3, 0] = np.nan
-    np.save(file, forces)
-    code, out, err = run(capsys, "data", "check", tmp_path / "d", "--json")
-    problems = json.loads(out)["problems"]
-    assert code == 2
-    assert problems == {"file differs from its checksum": 1, "NaN or infinite forces": 1}
-    assert "frame 3" in err
-
-
 def test_split_writes_data_sets_that_share_no_group(tmp_path, capsys):
     write(tmp_path / "a.xyz", [to_atoms(f) for f in frames(40)], format="extxyz")
     lines = (tmp_path / "a.xyz").read_text().split("pbc=")
