@@ -17,7 +17,7 @@ from frames import frames, kept, read_all
 
 from lamkit.cli import main
 from lamkit.data.dataset import open_dataset
-from lamkit.data.formats import ReadOptions, recognise
+from lamkit.data.formats import ReadOptions, get_format, recognise
 from lamkit.data.frame import to_atoms
 from lamkit.errors import UserError
 
@@ -146,6 +146,20 @@ def test_lmdb_with_pickles_is_looked_at_and_not_opened(tmp_path):
         transaction.put(b"0", pickle.dumps(Evil()))
     with pytest.raises(UserError, match="pickled objects"):
         recognise(tmp_path / "x.aselmdb")
+
+
+@pytest.mark.parametrize("n_bytes", [10, 200, 5000, 40_000])
+def test_a_truncated_lmdb_is_an_error_and_no_crash(shared, tmp_path, n_bytes):
+    """Mapped into memory as it is, it would end the program with a bus error."""
+    whole = (shared / "data/alexandria_lmdb/data_000.lmdb").read_bytes()
+    path = tmp_path / "data.aselmdb"
+    path.write_bytes(whole[:n_bytes])
+    reader = get_format("ase/lmdb").read
+    with pytest.raises(UserError, match="cut off"):
+        list(reader(path, str(path), ReadOptions()))
+    if n_bytes > 20:
+        with pytest.raises(UserError, match="cut off"):
+            recognise(path)
 
 
 def test_hdf5_of_another_kind_is_refused_with_the_way_round(tmp_path):

@@ -135,7 +135,7 @@ def _from_one(url: str, part: _Part, size: int | None, patience: Patience) -> No
     Raises:
         Unavailable: it does not work from here.
     """
-    failures, pause = 0, patience.pause
+    failures, pause, reason = 0, patience.pause, ""
     while True:
         before = part.have()
         try:
@@ -144,13 +144,13 @@ def _from_one(url: str, part: _Part, size: int | None, patience: Patience) -> No
         except Changed as error:
             log.warning("%s: %s; from the beginning", url, error)
             part.forget()
-            failures += 1
+            failures, reason = failures + 1, str(error)
         except Broken as error:
-            progressed = part.have() > before
+            progressed, reason = part.have() > before, str(error)
             failures, pause = (0, patience.pause) if progressed else (failures + 1, pause)
             log.warning("%s: %s after %s; going on", url, error, _bytes(part.have()))
         if failures >= patience.tries:
-            raise Unavailable(f"gave nothing new in {failures} attempts")
+            raise Unavailable(f"gave nothing new in {failures} attempts ({reason})")
         time.sleep(pause)
         pause = min(2 * pause, 60.0)
 

@@ -81,7 +81,7 @@ def get_format(name: str) -> Format:
         return any_dpdata.make(name)
     raise UserError(
         f"--format {name}: unknown.{suggest(name, [*FORMATS, *others])} LAMKit reads auto, "
-        f"{', '.join(FORMATS)}; through dpdata also {', '.join(others)}"
+        f"{', '.join(FORMATS)}; through dpdata also {', '.join(n for n in others if n not in FORMATS)}"
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lamkit.data.formats.containers import require_whole_lmdb
 from lamkit.data.formats.labels import labelled_frame
 from lamkit.data.formats.reading import Dropped, ReadOptions, Remark
 from lamkit.data.frame import Frame, from_atoms
@@ -39,6 +40,7 @@ def read_aselmdb(file: Path, source: str, options: ReadOptions) -> Iterator[Fram
         raise UserError(
             f"{source}: an ASE database in LMDB, which needs a reader: pip install 'lamkit[aselmdb]'"
         ) from None
+    require_whole_lmdb(file, source)
     # ase.db.connect opens for writing, which fails on read-only folders and leaves a lock file behind.
     yield from _rows(lambda: LMDBDatabase(file, readonly=True, use_lock_file=False), source, options)
 

@@ -27,9 +27,14 @@ def read_extxyz(file: Path, source: str, options: ReadOptions) -> Iterator[Frame
             results = dict(atoms.calc.results) if atoms.calc is not None else {}
             known = {**atoms.info, **atoms.arrays, **results}
             known = {key.removeprefix(_HIDDEN): value for key, value in known.items()}
-            yield labelled_frame(
-                atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, known, source, step, options
-            )
+            try:
+                frame = labelled_frame(
+                    atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, known, source, step, options
+                )
+            except (ValueError, TypeError) as error:
+                yield Dropped(f"labels that cannot be read ({error})", step=step)
+                continue
+            yield frame
     except (OSError, ValueError, KeyError, IndexError, StopIteration, RuntimeError) as error:
         words = str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
         raise UserError(f"{source}: frame {step + 1}: {words}") from None

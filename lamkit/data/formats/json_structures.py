@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from lamkit.data.frame import numbers_of
 from lamkit.errors import UserError
 
+# What a record of another shape than expected raises, wherever it is looked into.
+SHAPE_ERRORS = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
+
 Structure = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]
 
 

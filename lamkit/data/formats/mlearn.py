@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lamkit.data.formats.json_structures import stream, structure
+from lamkit.data.formats.json_structures import SHAPE_ERRORS, stream, structure
 from lamkit.data.formats.reading import Dropped, ReadOptions, Remark
 from lamkit.data.frame import Frame, make_frame
-from lamkit.errors import UserError
 from lamkit.keys import KBAR_PER_EV_A3
 
 # Where xx yy zz yz zx xy stand among the six numbers of the file.
@@ -50,26 +49,35 @@ _SNAPSHOT = re.compile(r"Snapshot (\d+) of \d+ of\s*")
 def read(file: Path, source: str, options: ReadOptions) -> Iterator[Frame | Dropped | Remark]:
     """Frames of an mlearn JSON file; a group is one MD run, one strain mode or one surface."""
     for index, record in enumerate(stream(file, "item", source, pairs=False)):
-        origin = f"{source}: record {index}"
         try:
-            outputs, element, kind = record["outputs"], record["element"], record["group"]
-            stress, masked = convert_stress(outputs["virial_stress"], element, kind)
-            energy, forces = outputs["energy"], np.array(outputs["forces"], dtype=np.float64)
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{origin}: not an mlearn record ({error!r})") from None
-        group, step = trajectory(record, index)
+            frame, masked = _frame(record, index, source)
+        except SHAPE_ERRORS as error:
+            yield Dropped(f"record that cannot be read ({type(error).__name__})", step=index)
+            continue
         if masked:
-            yield Remark(f"shear stress masked: not certain which component is which for {element} {kind}")
-        yield make_frame(
-            *structure(record["structure"], origin),
-            energy=energy,
-            forces=forces.reshape(-1, 3),
-            stress=stress,
-            source=source,
-            step=step,
-            group=group,
-            info={"config_type": kind},
-        )
+            kind = f"{record['element']} {record['group']}"
+            yield Remark(
+                f"shear stress masked: not certain which component is which for {kind}", step=frame.step
+            )
+        yield frame
+
+
+def _frame(record: Mapping[str, Any], index: int, source: str) -> tuple[Frame, bool]:
+    """Frame of one record, and whether its shear stress is masked."""
+    outputs, element, kind = record["outputs"], record["element"], record["group"]
+    stress, masked = convert_stress(outputs["virial_stress"], element, kind)
+    group, step = trajectory(record, index)
+    frame = make_frame(
+        *structure(record["structure"], f"{source}: record {index}"),
+        energy=outputs["energy"],
+        forces=np.array(outputs["forces"], dtype=np.float64).reshape(-1, 3),
+        stress=stress,
+        source=source,
+        step=step,
+        group=group,
+        info={"config_type": kind},
+    )
+    return frame, masked
 
 
 def convert_stress(values: Any, element: str, kind: str) -> tuple[NDArray[np.float64], bool]:

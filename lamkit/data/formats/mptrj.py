@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from lamkit.data.formats import json_ranges
-from lamkit.data.formats.json_structures import stream, structure
+from lamkit.data.formats.json_structures import SHAPE_ERRORS, stream, structure
 from lamkit.data.formats.reading import Dropped, Range, ReadOptions, Remark
 from lamkit.data.frame import Frame, make_frame, to_voigt
 from lamkit.errors import UserError
@@ -53,20 +53,35 @@ def frames_of(
     mp_id: str, records: Mapping[str, Any], source: str, options: ReadOptions, step: int
 ) -> Iterator[Frame | Dropped | Remark]:
     """Frames of one material; ``step`` is that of its first record."""
-    for n, (frame_id, record) in enumerate(records.items()):
-        origin = f"{source}: {frame_id}"
-        stress = record.get("stress")
-        group = str(record.get("mp_id") or mp_id)
-        yield make_frame(
-            *structure(record["structure"], origin),
-            energy=energy_of(record, options.energy_key or UNCORRECTED, origin),
-            forces=None if record.get("force") is None else np.array(record["force"]).reshape(-1, 3),
-            stress=None if stress is None else -to_voigt(stress) / KBAR_PER_EV_A3,
-            source=source,
-            step=step + n,
-            group=group,
-            info={"frame_id": frame_id, "material": group, **_extras(record)},
+    if not isinstance(records, Mapping):
+        raise UserError(
+            f"{source}: {mp_id}: {type(records).__name__} instead of frames; is this an MPtrj file?"
         )
+    for n, (frame_id, record) in enumerate(records.items()):
+        try:
+            yield _frame(mp_id, frame_id, record, source, options, step + n)
+        except SHAPE_ERRORS as error:
+            yield Dropped(f"record that cannot be read ({type(error).__name__})", step=step + n)
+
+
+def _frame(
+    mp_id: str, frame_id: str, record: Mapping[str, Any], source: str, options: ReadOptions, step: int
+) -> Frame:
+    origin = f"{source}: {frame_id}"
+    stress = record.get("stress")
+    group = str(record.get("mp_id") or mp_id)
+    return make_frame(
+        *structure(record["structure"], origin),
+        energy=energy_of(record, options.energy_key or UNCORRECTED, origin),
+        forces=None
+        if record.get("force") is None
+        else np.array(record["force"], dtype=np.float64).reshape(-1, 3),
+        stress=None if stress is None else -to_voigt(np.reshape(stress, (3, 3))) / KBAR_PER_EV_A3,
+        source=source,
+        step=step,
+        group=group,
+        info={"frame_id": frame_id, "material": group, **_extras(record)},
+    )
 
 
 def energy_of(record: Mapping[str, Any], key: str, origin: str) -> float:

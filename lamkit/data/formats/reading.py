@@ -163,14 +163,14 @@ def voigt6(values: Any) -> NDArray[np.float64]:
     """Six Voigt components of 9 numbers, a 3x3 tensor, or 6 numbers that are in ASE's order already.
 
     Raises:
-        UserError: any other count of numbers.
+        ValueError: any other count of numbers.
     """
     array = np.asarray(values, dtype=np.float64)
     if array.size == 9:
         return to_voigt(array.reshape(3, 3))
     if array.size == 6:
         return array.reshape(6)
-    raise UserError(f"a stress or virial has {array.size} numbers; expected 9, or 6 as xx yy zz yz xz xy")
+    raise ValueError(f"a stress or virial has {array.size} numbers; expected 9, or 6 as xx yy zz yz xz xy")
 
 
 OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}

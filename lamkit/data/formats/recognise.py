@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lamkit.data.formats.containers import hdf5_kind
+from lamkit.data.formats.containers import hdf5_kind, require_whole_lmdb
 from lamkit.data.formats.json_structures import keys_of_first
 from lamkit.data.formats.reading import plain_file, read_head
 from lamkit.errors import UserError
@@ -117,7 +117,7 @@ PASSED_OVER: tuple[tuple[str, str], ...] = (
     (r"(incar|kpoints|potcar|oszicar|xdatcar|chgcar|wavecar|doscar|eigenval|procar|ibzkpt).*",
      "a file of VASP without labels"),
     (r"lock\.mdb|.*-lock", "lock of a database"),
-    (r"(poscar|contcar).*|.*\.(vasp|cif)", "a structure without labels"),
+    (r"(poscar|contcar).*|.*\.(vasp|cif)", "a structure without labels (--format vasp/poscar --unlabelled keeps it)"),
 )  # fmt: skip
 
 
@@ -191,6 +191,7 @@ def _lmdb(path: Path) -> str:
     """What an LMDB file holds, by its first values, which are looked at and not unpickled."""
     import lmdb
 
+    require_whole_lmdb(path, str(path))
     try:
         with (
             lmdb.open(str(path), subdir=False, readonly=True, lock=False, max_readers=1) as database,

@@ -22,7 +22,7 @@ _MARK = re.compile(
 _ITERATION = re.compile(r"Iteration\s*(\d+|\*+)\(\s*(\d+)\)")
 _TOTEN = re.compile(r"free  energy\s+(ML )?\s*TOTEN\s*=\s*(\S+)")
 TABLE = (5, 5, 5, 6, 6, 6)  # digits after the point: positions, forces
-LATTICE = (9, 9, 9)
+LATTICE = (9,) * 6
 STRESS = (5,) * 6
 CELL_AFTER = 12  # lines after its heading within which the cell must come
 
@@ -107,11 +107,15 @@ class _Parser:
         step.fault = steps.NO_CELL
 
     def _rows(self, step: Step) -> None:
-        rows = [numbers(self.stream.readline(), 3, LATTICE) for _ in range(3)]
-        if any(row is None for row in rows):
-            step.fault = steps.DAMAGED
-            return
-        found = [row for row in rows if row is not None]
+        found = []
+        for line in (self.stream.readline() for _ in range(3)):
+            row = numbers(line, 6, LATTICE) or numbers(
+                line, 3, LATTICE[:3]
+            )  # with the reciprocal one or without
+            if row is None:
+                step.fault = steps.OVERFLOW if "*" in line else steps.DAMAGED
+                return
+            found.append(row[:3])
         if step.lattice and step.lattice != found:
             step.fault = steps.TWO_RUNS
         step.lattice = found
@@ -121,17 +125,19 @@ class _Parser:
         if step.positions:
             step.fault = steps.TWO_RUNS
         step.positions, step.forces = [], []
+        more: tuple[int, ...] = (9,)  # forces without the van der Waals part may stand behind
         for _ in range(self.n_atoms):
             line = self.stream.readline()
-            values = numbers(line, 6, TABLE)
+            values = numbers(line, 6, TABLE, more)
             if values is None:
                 step.fault = steps.OVERFLOW if "*" in line else steps.DAMAGED if line else steps.BROKEN_END
                 return
+            more = more if len(line.split()) == 9 else ()
             step.positions.append(values[:3])
             step.forces.append(values[3:])
-        after = self.stream.readline()
-        if after and numbers(after, 6, TABLE) is not None:
-            step.fault = steps.DAMAGED  # more rows than atoms
+        after = self.stream.readline().strip()
+        if set(after) != {"-"}:  # as many rows as atoms, and a line
+            step.fault = steps.DAMAGED
 
     def _energy(self, found: re.Match[str]) -> Iterator[Step]:
         if found[1]:

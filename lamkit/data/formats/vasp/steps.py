@@ -64,19 +64,25 @@ class Step:
         return bool(self.lattice or self.positions or self.energy or self.fault)
 
 
-def numbers(text: str, count: int, decimals: Sequence[int] = ()) -> Row | None:
-    """The first ``count`` numbers of a line; None if they cannot be read.
+def numbers(text: str, count: int, decimals: Sequence[int] = (), more: Sequence[int] = ()) -> Row | None:
+    """The first ``count`` numbers of a line; None if the line is not what VASP prints.
 
     Columns of Fortran that are full run together (``-12353.08821-12353.08821``, trap D6). As each has a
     fixed count of digits after the point, ``decimals`` tells where one ends.
+
+    Args:
+        text: the line.
+        count: numbers that are wanted.
+        decimals: digits after the point of each of them.
+        more: other counts of words that a sound line may have; those behind may be anything, NaN for example.
     """
-    words = text.split()[:count]
-    if len(words) == count and all(is_number(word) for word in words):
-        return words
+    words = text.split()
+    if len(words) in (count, *more) and all(is_number(word) for word in words[:count]):
+        return words[:count]
     if not decimals or "*" in text:
         return None
     pattern = r"\s*".join(rf"([-+]?\d*\.\d{{{n}}})" for n in decimals)
-    found = re.match(rf"\s*{pattern}(?!\d)", text)
+    found = re.fullmatch(rf"\s*{pattern}\s*", text)
     return list(found.groups()) if found else None
 
 
