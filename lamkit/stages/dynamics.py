@@ -160,13 +160,9 @@ class Walk:
         Args:
             potential: potential energy of the present structure, eV.
         """
-        extended = getattr(self._integrator, "get_conserved_energy", None)
-        if extended is not None:
-            self.atoms.calc.results.setdefault("free_energy", potential)  # ASE asks for it by this name
-            return float(extended())
-        return float(
-            potential + self.atoms.get_kinetic_energy() - getattr(self._integrator, "transferred_energy", 0.0)
-        )
+        from lamkit.stages.thermostats import extension
+
+        return float(potential + self.atoms.get_kinetic_energy() + extension(self._integrator))
 
     def _trouble(self, forces: np.ndarray) -> str | None:
         """Why the trajectory must stop here; cheap enough for every step."""

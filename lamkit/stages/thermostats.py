@@ -110,3 +110,20 @@ def _bussi(
     thermostat.ndof = n_free  # ASE counts the centre of mass
     thermostat.target_kinetic_energy = 0.5 * thermostat.temp * n_free
     return thermostat
+
+
+def extension(integrator: Any) -> float:
+    """What belongs to the conserved quantity beside potential and kinetic energy, eV.
+
+    Less the heat that a stochastic thermostat gave; plus the energies of Nose-Hoover chains, of the moving cell and
+    of its work against the pressure. ASE adds these up itself only for calculators with a free energy.
+    """
+    energy = -getattr(integrator, "transferred_energy", 0.0)
+    if hasattr(integrator, "_thermostat"):
+        energy += integrator._thermostat.get_thermostat_energy()
+    if hasattr(integrator, "_barostat"):
+        momentum = integrator._p_g if hasattr(integrator, "_p_g") else integrator._p_eps
+        energy += integrator._barostat.get_barostat_energy()
+        energy += float(np.sum(np.square(momentum))) / (2.0 * integrator._barostat.W)
+        energy += integrator._pressure_au * integrator._get_volume()
+    return float(energy)
