@@ -100,6 +100,20 @@ def test_an_ase_database_in_lmdb_converts_by_command(tmp_path):
         assert np.allclose(frame.forces, originals[frame.energy].forces)
 
 
+def test_a_database_is_read_page_by_page_without_losing_a_row(tmp_path, monkeypatch):
+    from ase.db import connect
+
+    from lamkit.data.formats import ase_files
+
+    monkeypatch.setattr(ase_files, "PAGE", 3)
+    with connect(tmp_path / "a.db") as database:
+        for frame in frames(8):
+            database.write(to_atoms(frame))
+    del connect(tmp_path / "a.db")[4]
+    expected = [f.energy for k, f in enumerate(frames(8)) if k != 3]
+    assert [f.energy for f in read(tmp_path / "a.db")] == expected
+
+
 def test_a_trajectory_of_ase_keeps_raw_forces_and_frames_of_any_size(tmp_path):
     """ASE itself gives zero for the forces on fixed atoms; dpdata wants all frames alike."""
     atoms = Atoms("H2", [[0, 0, 0], [0, 0, 0.8]], constraint=FixAtoms([0]))

@@ -16,6 +16,7 @@ from lamkit.data.formats.reading import Dropped, ReadOptions, Remark
 from lamkit.data.frame import Frame, from_atoms
 from lamkit.errors import UserError
 
+PAGE = 500  # rows of a database in memory at once
 UNCONVERGED = "electronic steps did not converge"
 _NOT_CONVERGED = "convergence NOT achieved"
 _PW_POSITIONS = "ATOMIC_POSITIONS"
@@ -25,7 +26,14 @@ def read_db(file: Path, source: str, options: ReadOptions) -> Iterator[Frame | D
     """Frames of an ASE database in SQLite."""
     import ase.db
 
-    yield from _rows(lambda: ase.db.connect(file, type="db"), source, options)
+    def pages() -> Iterator[Any]:
+        database, last = ase.db.connect(file, type="db"), 0
+        # One select over everything would hold all rows in memory at once.
+        while rows := list(database.select(f"id>{last}", limit=PAGE)):
+            yield from rows
+            last = rows[-1].id
+
+    yield from _rows(pages(), source, options)
 
 
 def read_aselmdb(file: Path, source: str, options: ReadOptions) -> Iterator[Frame | Dropped | Remark]:
@@ -41,14 +49,18 @@ def read_aselmdb(file: Path, source: str, options: ReadOptions) -> Iterator[Fram
             f"{source}: an ASE database in LMDB, which needs a reader: pip install 'lamkit[aselmdb]'"
         ) from None
     require_whole_lmdb(file, source)
+
     # ase.db.connect opens for writing, which fails on read-only folders and leaves a lock file behind.
-    yield from _rows(lambda: LMDBDatabase(file, readonly=True, use_lock_file=False), source, options)
+    def rows() -> Iterator[Any]:
+        yield from LMDBDatabase(file, readonly=True, use_lock_file=False).select()
+
+    yield from _rows(rows(), source, options)
 
 
-def _rows(connect: Any, source: str, options: ReadOptions) -> Iterator[Frame | Dropped | Remark]:
+def _rows(rows: Iterator[Any], source: str, options: ReadOptions) -> Iterator[Frame | Dropped | Remark]:
     step = -1
     try:
-        for step, row in enumerate(connect().select()):
+        for step, row in enumerate(rows):
             known = {**(row.data or {}), **row.key_value_pairs}
             for name in ("energy", "free_energy", "forces", "stress"):
                 if row.get(name) is not None:
