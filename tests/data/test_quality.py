@@ -20,7 +20,6 @@ from lamkit.data.quality import (
     Rules,
     examine,
     fingerprint,
-    first_fault,
     rejected,
     survey,
 )
@@ -31,6 +30,11 @@ from lamkit.errors import UserError
 
 GOOD = random_frame(0)
 GOOD = replace(GOOD, forces=GOOD.forces - GOOD.forces.mean(axis=0))
+
+
+def first_fault(frame):
+    """Why a frame is rejected by the default rules."""
+    return rejected(examine(frame)[1])
 
 
 def with_info(**info):

@@ -7,7 +7,7 @@ remembers frames. What cannot be right is rejected; what is merely odd is kept w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 
 from lamkit.data.frame import Frame
@@ -26,7 +26,7 @@ from lamkit.data.quality_settings import Checks, Limits
 
 __all__ = [
     "CHECKS", "DUPLICATE", "DUPLICATE_ELSEWHERE", "Checks", "Duplicates", "Finding", "Fingerprint", "Limits",
-    "Rules", "SetFinding", "examine", "fingerprint", "first_fault", "rejected", "survey", "theory",
+    "Rules", "SetFinding", "examine", "fingerprint", "rejected", "survey", "theory",
 ]  # fmt: skip
 
 Check = Callable[[Frame, Rules], Finding | None]
@@ -84,8 +84,3 @@ def examine(frame: Frame, rules: Rules = Rules()) -> tuple[Frame, list[Finding]]
         if finding.action == "mask":
             frame = replace(frame, stress=None)
     return frame, findings
-
-
-def first_fault(frame: Frame, *, skip: Iterable[str] = ()) -> str | None:
-    """Why a frame is rejected by the default rules; None if it passes all checks but those in ``skip``."""
-    return rejected(examine(frame, Rules(skip=frozenset(skip)))[1])
