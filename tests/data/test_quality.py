@@ -71,6 +71,7 @@ def test_a_sound_frame_passes():
         ({"energy": 96.49 * float(ALL_ELECTRON[GOOD.numbers].sum())}, "is it in kJ/mol?"),
         ({"info": {"labels_from": "machine learning"}}, "machine-learned force field"),
         ({"info": {"icharg": 11}}, "not self-consistent (ICHARG = 11)"),
+        ({"info": {"ialgo": 3}}, "not self-consistent (ALGO = Eigenval)"),
         ({"info": {"scf": "electronic steps did not converge"}}, "did not converge"),
     ],
 )

@@ -337,6 +337,26 @@ def test_a_left_handed_cell_keeps_the_sign_of_its_stress(tmp_path):
     assert np.linalg.norm(left.forces) == pytest.approx(np.linalg.norm(right.forces))
 
 
+@pytest.mark.parametrize(
+    ("version", "words", "n", "reason"),
+    [
+        ("5.4.4", "aborting loop because EDIFF is reached", 60, "NELM reached"),  # trap C5: it says so anyway
+        ("6.3.0", "aborting loop because EDIFF is reached", 60, None),
+        ("6.3.0", "aborting loop EDIFF was not reached (unconverged)", 60, "NELM reached"),
+        ("6.3.0", "aborting loop EDIFF was not reached (unconverged)", 30, "stopped before"),
+        ("5.4.4", "hard stop encountered!  aborting job ...", 30, "stopped before"),
+        ("5.4.4", "", 59, None),
+    ],
+)
+def test_convergence_follows_the_rule_of_the_version(tmp_path, version, words, n, reason):
+    text = _small_outcar().replace("vasp.5.4.4", f"vasp.{version}")
+    text = text.replace(
+        "Iteration      1(   5)  ---\n", f"Iteration      1({n:4d})  ---\n----- {words} -----\n"
+    )
+    said = rejected(examine(kept(_one(tmp_path, text))[0])[1])
+    assert said is None if reason is None else reason in said
+
+
 def test_numbers_that_ran_together_are_parted(tmp_path):
     """Trap D6, with a positive number after a negative one too."""
     frame = kept(

@@ -8,6 +8,7 @@ from lamkit.data.frame import SYMBOLS, Frame
 from lamkit.data.quality.findings import Finding, Rules, found
 
 NON_SELF_CONSISTENT = 10  # ICHARG from here on keeps the density fixed
+NO_MINIMISATION = {2: "None", 3: "Eigenval", 4: "Subrot"}  # VASP's IALGO
 THEORY = ("functional", "hubbard_u", "dispersion", "code")
 
 
@@ -25,10 +26,12 @@ def machine_learned(frame: Frame, rules: Rules) -> Finding | None:
 
 def non_self_consistent(frame: Frame, rules: Rules) -> Finding | None:
     """A band-structure run: its density is that of another structure or k-grid (trap A5)."""
-    icharg = frame.info.get("icharg")
-    if icharg is None or float(icharg) < NON_SELF_CONSISTENT:
-        return None
-    reason = f"not self-consistent (ICHARG = {int(icharg)}): its energies are no ground-state energies"
+    icharg, ialgo = float(frame.info.get("icharg", 0)), float(frame.info.get("ialgo", 38))
+    reason = None
+    if icharg >= NON_SELF_CONSISTENT:
+        reason = f"not self-consistent (ICHARG = {int(icharg)}): its energies are no ground-state energies"
+    elif ialgo in NO_MINIMISATION:
+        reason = f"not self-consistent (ALGO = {NO_MINIMISATION[ialgo]}): its energies are no ground-state energies"
     return found("non_self_consistent", rules.checks.non_self_consistent, reason)
 
 

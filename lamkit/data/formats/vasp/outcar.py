@@ -17,7 +17,8 @@ from lamkit.data.formats.vasp.outcar_header import Header
 from lamkit.data.formats.vasp.steps import Step, numbers
 
 _MARK = re.compile(
-    r"Iteration|TOTEN|EDIFF|TOTAL-FORCE|VOLUME and BASIS|FORCE on cell|in kB|General timing|lattice vectors|IVDW"
+    r"Iteration|TOTEN|EDIFF|TOTAL-FORCE|VOLUME and BASIS|lattice vectors|FORCE on cell|in kB"
+    r"|General timing|IVDW|hard stop"
 )
 _ITERATION = re.compile(r"Iteration\s*(\d+|\*+)\(\s*(\d+)\)")
 _TOTEN = re.compile(r"free  energy\s+(ML )?\s*TOTEN\s*=\s*(\S+)")
@@ -41,6 +42,7 @@ class _Parser:
     ionic: str = ""
     n_electronic: int = 0
     reached: bool = False
+    given_up: bool = False
     in_ml: bool = False
     in_stress: bool = False
     finished: bool = False
@@ -51,8 +53,10 @@ class _Parser:
         if "Iteration" in line:
             yield from self._iteration(line)
         elif "EDIFF" in line:
-            if "EDIFF is reached" in line:
-                self.reached = True
+            self.reached = "EDIFF is reached" in line or self.reached
+            self.given_up = "EDIFF was not reached" in line or self.given_up
+        elif "hard stop encountered" in line:  # a STOPCAR with LABORT
+            self.given_up = True
         elif "FORCE on cell" in line:
             self.in_ml, self.in_stress = "ML FORCE" in line, True
         elif "in kB" in line:
@@ -83,7 +87,8 @@ class _Parser:
         self.in_ml = False
         if self.n_electronic and found[1] != self.ionic and self.ionic:
             self.dft.doubt = steps.TWO_RUNS
-        self.ionic, self.n_electronic, self.reached = found[1], int(found[2]), False
+        self.ionic, self.n_electronic = found[1], int(found[2])
+        self.reached = self.given_up = False
 
     def _stress(self, line: str) -> None:
         step = self.ml if self.in_ml else self.dft
@@ -165,6 +170,8 @@ class _Parser:
         nelm = self.header.integer("NELM")
         if nelm is None or not self.n_electronic:
             return ""
+        if self.given_up and self.n_electronic < nelm:
+            return steps.STOPPED
         if self.n_electronic < nelm or (self.header.major >= 6 and self.reached):
             return steps.CONVERGED
         return steps.NELM_REACHED
@@ -178,7 +185,7 @@ class _Parser:
         self.dft.index, self.n_dft = self.n_dft, self.n_dft + 1
         yield steps.complete(self.dft, self.n_atoms)
         self.dft, self.pending = Step(), None
-        self.n_electronic, self.ionic, self.reached = 0, "", False
+        self.n_electronic, self.ionic, self.reached, self.given_up = 0, "", False, False
 
     def end(self) -> Iterator[Step]:
         """The step that the end of the file cuts off, if there is one."""

@@ -220,6 +220,7 @@ def facts(header: Header, symbols: list[str], counts: list[int]) -> dict[str, st
             "isif": isif,
             "charge": charge if charge is not None and abs(charge) > 1e-6 else None,
             "core_hole": 1.0 if header.core_hole else None,
+            "ialgo": header.integer("IALGO"),
             "asked_metagga": _asked_in_vain(header),
         }
     )

@@ -23,6 +23,7 @@ TWO_RUNS = "electronic steps of two ionic steps are mixed: two runs wrote into t
 
 CONVERGED = "converged"
 NELM_REACHED = "electronic steps did not converge (NELM reached)"
+STOPPED = "electronic steps were stopped before they converged"
 NELM_REACHED_XML = (
     "electronic steps reached NELM; vasprun.xml does not say whether the last one converged, OUTCAR does"
 )

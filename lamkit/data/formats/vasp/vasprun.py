@@ -240,6 +240,7 @@ def facts(run: Run) -> dict[str, str | float]:
             "isif": run.integer("ISIF"),
             "charge": charge if charge is not None and abs(charge) > 1e-6 else None,
             "core_hole": 1.0 if run.integer("ICORELEVEL") not in (None, 0) else None,
+            "ialgo": run.integer("IALGO"),
             "asked_metagga": metagga if in_vain else None,
         }
     )
