@@ -46,7 +46,8 @@ class Axis(NamedTuple):
 
     def edges(self) -> NDArray[np.float64]:
         """Edges of the bins, ``[n_bins + 1]``."""
-        return self.backward(np.linspace(*self.forward([self.low, self.high]), self.n_bins + 1))
+        low, high = self.forward([self.low, self.high]).tolist()
+        return self.backward(np.linspace(low, high, self.n_bins + 1))
 
 
 class Histogram:

@@ -198,7 +198,7 @@ class NeighborCounts:
 
     def _contacts(self) -> list[dict[str, Any]]:
         """The smallest distance of each pair of elements, the shortest bonds for their radii first."""
-        found = [
+        found: list[dict[str, Any]] = [
             {
                 "pair": "-".join(SYMBOLS[z] for z in pair),
                 "distance": distance,

@@ -25,6 +25,7 @@ from lamkit.errors import UserError
 N_ELEMENTS = 119  # arrays by atomic number; index 0 stands for no element
 PRIOR_WIDTH = 3.0  # eV: how far a reference energy may reasonably be from its prior
 _RANK_TOLERANCE = 1e-9  # smallest over largest eigenvalue of the normal matrix that counts as determined
+_FORMULA = 8  # elements up to which a formula says more than a list
 _ROWS = 4096  # frames taken into the factor at once
 
 
@@ -109,7 +110,7 @@ class CompositionFit:
 
     def _append(self, rows: NDArray[np.float64]) -> None:
         if len(rows):
-            self.factor = np.linalg.qr(np.concatenate([self.factor, rows]), mode="r")
+            self.factor = np.asarray(np.linalg.qr(np.concatenate([self.factor, rows]), mode="r"))
 
     def to_json(self) -> dict[str, Any]:
         """Everything, in types that JSON knows, to the last bit."""
@@ -256,8 +257,9 @@ def describe_null_space(
         values, vectors = np.linalg.eigh(block)
         independent = int((values > _RANK_TOLERANCE * values[-1]).sum())
         if independent == 1:
-            ratio = _whole_numbers(np.abs(vectors[:, -1]))
-            what = reduced_formula(numbers[members], ratio) if ratio is not None else "one fixed proportion"
+            few = len(members) <= _FORMULA
+            ratio = _whole_numbers(np.abs(vectors[:, -1])) if few else None
+            what = reduced_formula(numbers[members], ratio) if ratio is not None else "in one proportion"
             where = f"only {what}" if len(members) == len(numbers) else f"always {what}"
             sentences.append(f"{where}: {listed} cannot be told apart")
         else:

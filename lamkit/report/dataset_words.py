@@ -11,6 +11,7 @@ from lamkit.report.text import count, number, share
 
 FILES_SHOWN = 40
 LEVELS_SHOWN = 8
+WIDTH = 32  # of a cell that holds a sentence
 CONTENT = {  # distribution in report.json → title
     "force": "force on an atom, eV/Å",
     "pressure": "pressure, eV/Å³",
@@ -80,7 +81,11 @@ def _level(content: dict[str, Any]) -> str:
         return ""
     keys = ("functional", "hubbard_u", "dispersion", "code")
     head = content["level_of_theory"]["head"] or {}
-    rows = [("head " + content["head"], *(head.get(key) or "" for key in keys), "", "")] if head else []
+    rows = (
+        [("head " + content["head"], *(str(head.get(key) or "")[:WIDTH] for key in keys), "", "")]
+        if head
+        else []
+    )
     rows += [
         ("files", *(f.get(key, "") for key in keys), f["frames"], f["files"]) for f in found[:LEVELS_SHOWN]
     ]
