@@ -208,7 +208,7 @@ class Ledger:
         """Add the ledger of later pieces; parts of one file come together."""
         for path, entry in other.files.items():
             self.file(path).merge(entry)
-        self.ignored += [path for path in other.ignored if path not in self.ignored]
+        self.ignored += other.ignored
 
     def as_dict(self) -> dict[str, Any]:
         """For people: ``kept``, ``dropped``, ``remarks``, ``files``, ``ignored``."""
