@@ -7,6 +7,7 @@ format run by default; ``LAMKIT_FUZZ`` sets how many in all the slow test reads 
 import os
 import signal
 from contextlib import contextmanager
+from dataclasses import replace
 
 import mutations
 import numpy as np
@@ -168,3 +169,13 @@ def test_entities_that_multiply_are_refused(tmp_path):
     (tmp_path / "vasprun.xml").write_text(text)
     with time_limit():
         assert read(tmp_path / "vasprun.xml") == []
+
+
+def test_a_frame_put_together_from_two_would_be_noticed(originals):
+    one, two = originals["a.extxyz"][:2]
+    for fields in ("forces", "positions"):
+        mixed = replace(one, **{fields: getattr(two, fields)})
+        assert changed(mixed, originals["a.extxyz"]) > NUMBERS_PER_BREAK
+    half = np.vstack([one.forces[:6], two.forces[6:]])
+    assert changed(replace(one, forces=half), originals["a.extxyz"]) > NUMBERS_PER_BREAK
+    assert changed(one, originals["a.extxyz"]) == 0
