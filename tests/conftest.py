@@ -23,3 +23,12 @@ def shared() -> Path:
     if not (root / "data").is_dir():
         pytest.skip(f"third-party data not present: set LAMKIT_SHARED (looked in {root})")
     return root
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Slow tests run only when a marker expression (``-m slow``) asks for them."""
+    if config.option.markexpr:
+        return
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="slow: run with -m slow"))
