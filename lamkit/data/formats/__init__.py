@@ -23,6 +23,7 @@ from lamkit.data.formats import (
     vasp,
 )
 from lamkit.data.formats.reading import (
+    ALL_OPTIONS,
     Dropped,
     Format,
     ReadOptions,
@@ -43,9 +44,9 @@ FORMATS: dict[str, Format] = {
     for fmt in (
         Format("vasp/outcar", "VASP OUTCAR", vasp.read_outcar),
         Format("vasp/xml", "VASP vasprun.xml", vasp.read_vasprun),
-        Format("extxyz", "extended XYZ", extxyz.read_extxyz, takes_options=True),
-        Format("ase/db", "ASE database (SQLite)", ase_files.read_db, takes_options=True),
-        Format("ase/lmdb", "ASE database (LMDB), as OMat24", ase_files.read_aselmdb, takes_options=True),
+        Format("extxyz", "extended XYZ", extxyz.read_extxyz, options=ALL_OPTIONS),
+        Format("ase/db", "ASE database (SQLite)", ase_files.read_db, options=ALL_OPTIONS),
+        Format("ase/lmdb", "ASE database (LMDB), as OMat24", ase_files.read_aselmdb, options=ALL_OPTIONS),
         Format("ase/traj", "ASE trajectory", ase_files.read_traj),
         Format("vasp/poscar", "VASP POSCAR and CONTCAR, structures without labels", ase_files.read_poscar),
         Format("qe/pw", "Quantum ESPRESSO, output of pw.x", ase_files.read_pw),

@@ -342,7 +342,7 @@ ENGINES: dict[str, Engine] = {
         [f"abacus/{basis}{run}" for basis in ("", "pw/", "lcao/") for run in ("scf", "md", "relax")], ABACUS
     ),
     "amber/md": Engine("AMBER", load=_amber, repair=_force_field),
-    "deepmd/raw": Engine("DeePMD, raw text", folder=True),
+    **dict.fromkeys(("deepmd", "deepmd/raw"), Engine("DeePMD, raw text")),
     "deepmd/hdf5": Engine("DeePMD, HDF5", load=load_container),
     "deepmd/hdf5/mixed": Engine("DeePMD, HDF5, mixed", load=load_container),
     "deepmd/lmdb": Engine("DeePMD, LMDB", load=load_container),

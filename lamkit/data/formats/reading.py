@@ -95,8 +95,7 @@ class Format:
         name: as in ``--format``.
         title: one line for people.
         read: the reader.
-        takes_options: it obeys all of :class:`ReadOptions`; others have keys and units of their own.
-        options: names of the options that it obeys besides.
+        options: which of :class:`ReadOptions` it obeys; otherwise it has keys and units of its own.
         folder: it reads a whole folder where one is named, instead of the files in it one by one.
         cut: ranges of about so many bytes that cover a file, in order; None if it cannot be cut.
         read_range: what ``read`` yields for one such range.
@@ -105,11 +104,13 @@ class Format:
     name: str
     title: str
     read: Read
-    takes_options: bool = False
     options: frozenset[str] = frozenset()
     folder: bool = False
     cut: Cut | None = None
     read_range: ReadRange | None = None
+
+
+ALL_OPTIONS = frozenset(OPTION_NAMES)
 
 
 def options_for(fmt: Format, reading: ReadOptions, path: Path) -> ReadOptions:
@@ -118,12 +119,11 @@ def options_for(fmt: Format, reading: ReadOptions, path: Path) -> ReadOptions:
     Raises:
         UserError: a flag was given that has no meaning for this format.
     """
-    obeyed = frozenset(OPTION_NAMES) if fmt.takes_options else fmt.options
-    wrong = sorted(reading.given - obeyed - set(reading.from_head))
+    wrong = sorted(reading.given - fmt.options - set(reading.from_head))
     if wrong:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in wrong)
         raise UserError(f"{path}: {fmt.title} has its own keys and units; leave out {flags}")
-    return reading.restricted(obeyed)
+    return reading.restricted(fmt.options)
 
 
 def scaled(
