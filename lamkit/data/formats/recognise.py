@@ -145,10 +145,10 @@ def format_name(path: Path) -> str | None:
 
 def why_passed_over(path: Path) -> str | None:
     """What a file is that was not recognised as data; None if that is not known either."""
-    if path.suffix == ".xyz" and cp2k_trajectory(
-        _lines(read_head(path, 2000))[1:2][0] if path.is_file() else ""
-    ):
-        return PASSED_OVER[0][1]
+    if path.suffix == ".xyz" and path.is_file():
+        lines = _lines(read_head(path, 2000))
+        if len(lines) > 1 and cp2k_trajectory(lines[1]):
+            return PASSED_OVER[0][1]
     return next((why for sign, why in PASSED_OVER if re.fullmatch(sign, path.name.lower())), None)
 
 
