@@ -10,6 +10,7 @@ from pathlib import Path
 NETWORKS = ("lamkit.model.", "lamkit.train.", "lamkit.calculator")
 # Modules of those rooms that describe files and options, and must be readable on a machine without MindSpore.
 LIGHT = {"lamkit.model.config", "lamkit.train.config", "lamkit.train.checkpoint"}
+LIGHT_FOLDER = "lamkit.model.public"
 
 
 def modules(repo: Path) -> list[str]:
@@ -18,7 +19,9 @@ def modules(repo: Path) -> list[str]:
     for path in sorted((repo / "lamkit").rglob("*.py")):
         parts = path.relative_to(repo).with_suffix("").parts
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-        if name != "lamkit.__main__" and (name in LIGHT or not name.startswith(NETWORKS)):
+        if name != "lamkit.__main__" and (
+            name in LIGHT or name.startswith(LIGHT_FOLDER) or not name.startswith(NETWORKS)
+        ):
             found.append(name)
     return found
 

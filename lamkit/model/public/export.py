@@ -29,8 +29,6 @@ def refuse_inexpressible(trunk: TrunkConfig, where: str) -> None:
         reasons.append(
             f"its pair repulsion follows the rule '{trunk.repulsion_rule}', orb-models knows the rule 'orb' alone"
         )
-    if trunk.repulsion and trunk.version == "v2":
-        reasons.append("an orb-v2 with pair repulsion does not exist there")
     if reasons:
         raise UserError(f"{where}: cannot be an Orb file: " + "; ".join(reasons))
 

@@ -69,7 +69,11 @@ def build(job: dict) -> None:
         start += tensor.numel()
     torch.save(views, job["folder"] + "/views.ckpt")
     np.savez(job["folder"] + "/arrays.npz", **{n: t.detach().numpy() for n, t in plain.items()})
-    predict(model.double().eval(), job)
+    # Built anew in double precision: the constants of the pair repulsion are not in the file.
+    torch.set_default_dtype(torch.float64)
+    again = architecture(job["kind"], job["neighbors"])
+    again.load_state_dict(plain)
+    predict(again.eval(), job)
 
 
 def predict(model, job: dict) -> None:
@@ -92,6 +96,7 @@ def evaluate(job: dict) -> None:
     """Load a file by the lines that the export gave, in double precision, and predict."""
     code = job["code"].replace('precision="float32-highest"', 'precision="float64"')
     names: dict = {}
+    torch.set_default_dtype(torch.float64)
     exec(compile(code, "load_with", "exec"), names)
     predict(names["model"], job)
 

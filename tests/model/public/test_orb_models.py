@@ -52,8 +52,8 @@ def structures(tmp_path_factory) -> Path:
     return path
 
 
-def orb_side(python: str, folder: Path, **job) -> None:
-    path = folder / "job.json"
+def orb_side(python: str, place: Path, **job) -> None:
+    path = place / "job.json"
     path.write_text(json.dumps({k: str(v) if isinstance(v, Path) else v for k, v in job.items()}))
     script = Path(__file__).with_name("orb_side.py")
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
