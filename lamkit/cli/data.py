@@ -13,7 +13,8 @@ EPILOG = """examples:
   lamkit data convert md17.xyz --units kcal/mol --out ethanol
   lamkit data info mydata            lamkit data info mydata mptrj
   lamkit data check mydata --out audit
-  lamkit data split mydata --out parts --valid 0.1
+  lamkit data split mydata --valid 0.1 --test 0.1            recorded in mydata, used by every verb
+  lamkit data split mydata --by composition --out parts      each part a data set of its own
   lamkit data export mydata --to extxyz --out mydata.extxyz
   lamkit data fetch mptrj
 """
@@ -49,10 +50,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     split = actions.add_parser("split", help="train, valid and test parts without leaks")
     split.add_argument("data", metavar="DIR")
-    split.add_argument("--by", choices=["group", "random", "composition"], default="group")
+    split.add_argument("--by", choices=["group", "mp-id", "composition", "temperature", "random"], default="group",
+                       help="what stays together (default: group, a trajectory or material)")  # fmt: skip
+    split.add_argument("--stratify", default="", metavar="A,B",
+                       help="same mixture in all parts of: elements, size, energy, forces")  # fmt: skip
     split.add_argument("--valid", type=float, default=0.1, metavar="SHARE", help="default: 0.1")
     split.add_argument("--test", type=float, default=0.0, metavar="SHARE", help="default: 0")
     split.add_argument("--seed", type=int, default=0)
+    split.add_argument("--name", default="default", help="of the split, where it is recorded in DIR")
     shared_flags(split)
 
     data_exchange.add_actions(actions)
@@ -103,5 +108,7 @@ def _split(args: argparse.Namespace) -> dict[str, Any]:
     from lamkit import config
     from lamkit.stages import split
 
-    options = {name: getattr(args, name) for name in ("data", "by", "valid", "test", "seed")}
-    return split.run(config.parse(split.Options, options, origin="lamkit data split"), _out(args))
+    options = {name: getattr(args, name) for name in ("data", "by", "valid", "test", "seed", "name")}
+    options["stratify"] = [word.strip() for word in args.stratify.split(",") if word.strip()]
+    out = Path(args.out) if args.out else None
+    return split.run(config.parse(split.Options, options, origin="lamkit data split"), out)

@@ -13,7 +13,8 @@ EPILOG = """examples:
   lamkit evaluate run1 --data mydata --head mptrj
   lamkit evaluate run1 --data mptrj=data/mptrj --data gfn2=data/gfn2 --out errors
   lamkit evaluate run1 --data mydata --head mptrj -d detail/h2o      dp-test detail files
-A folder that 'lamkit data split' wrote stands for its part 'test', or 'valid' where there is no test part."""
+A folder that 'lamkit data split' wrote, or a data set in which it recorded a split, stands for its part 'test', or
+'valid' where there is no test part."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-d", "--detail", metavar="PREFIX", help="write dp-test detail files PREFIX.e.out ..."
     )
+    parser.add_argument(
+        "--part", choices=["test", "valid", "train", "all"],
+        help="of the split recorded in the data set (default: test, or valid where there is no test part)",
+    )  # fmt: skip
+    parser.add_argument("--split", default="default", metavar="NAME", help="name of the recorded split")
     parser.add_argument("--max-frames", type=int, metavar="N", help="at most N frames per data set")
     parser.add_argument("--batch-atoms", type=int, metavar="N", help="atoms per batch")
     parser.add_argument("--device", choices=["CPU", "GPU", "Ascend"], default="CPU")
@@ -40,7 +46,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     given = {
         "model": args.model, "data": data_sets(args.data), "head": args.head, "detail": args.detail,
-        "max_frames": args.max_frames, "device": args.device,
+        "max_frames": args.max_frames, "device": args.device, "part": args.part, "split": args.split,
     }  # fmt: skip
     if args.batch_atoms is not None:
         given["batch_atoms"] = args.batch_atoms

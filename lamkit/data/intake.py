@@ -18,6 +18,7 @@ from lamkit.data.formats import (
     recognise,
     why_passed_over,
 )
+from lamkit.data.formats.json_ranges import gc_paused
 from lamkit.data.frame import Frame
 from lamkit.data.heads import load_head
 from lamkit.data.ledger import FileEntry, Ledger
@@ -77,6 +78,10 @@ class Intake:
         Raises:
             UserError: the options do not fit a file. What is wrong with a file itself goes into the ledger.
         """
+        with gc_paused():
+            return self._read(piece)
+
+    def _read(self, piece: Piece) -> int:
         ledger, shard = Ledger(), ShardBuilder()
         statistics = FrameStatistics(neighbors_every=self.settings.neighbors_every)
         for job in piece.jobs:

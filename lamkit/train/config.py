@@ -66,6 +66,8 @@ class TrainConfig(config.Model):
         weights: explicit drawing weights per head; overrides the exponent.
         rotate: turn each batch by a random rotation (Orb is not equivariant by construction).
         valid_every: steps between validations.
+        split: name of the split recorded in the data sets (``lamkit data split``) whose part ``train`` is trained
+            on and whose part ``valid`` is validated on; data sets without any are split by group.
         valid_fraction: part of a data set without its own validation part that is held out, by group.
         valid_frames: at most this many validation frames per head at each validation.
         save_every: steps between checkpoints.
@@ -93,6 +95,7 @@ class TrainConfig(config.Model):
     weights: dict[str, float] | None = None
     rotate: bool = True
     valid_every: int = pydantic.Field(500, ge=1)
+    split: str = "default"
     valid_fraction: float = pydantic.Field(0.1, gt=0, lt=1)
     valid_frames: int = pydantic.Field(64, ge=1)
     save_every: int = pydantic.Field(500, ge=1)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lamkit.console import log, table
+from lamkit.data import split_file
 from lamkit.data.dataset import Dataset, View, open_dataset
 from lamkit.data.frame import SYMBOLS
 from lamkit.data.heads import HeadConfig
@@ -99,6 +100,7 @@ def make_task(
     seed: int,
     n_frames: int | None = None,
     prior: NDArray[np.float64] | None = None,
+    split: str = split_file.DEFAULT,
 ) -> Task:
     """Open a head's data, split it where it has no validation part of its own, and fit its reference.
 
@@ -110,23 +112,12 @@ def make_task(
         seed: of the split and of the choice of ``n_frames``.
         n_frames: use only so many training frames (few-shot fine-tuning).
         prior: [119] eV, reference energies toward which the fit is regularised; default is the head's own.
+        split: name of the recorded split to use.
 
     Raises:
         UserError: nothing to train on.
     """
-    path = Path(path)
-    if (path / "train").is_dir():
-        train = everything(open_dataset(path / "train"))
-        valid = everything(open_dataset(path / "valid")) if (path / "valid").is_dir() else None
-    else:
-        data = open_dataset(path)
-        parts = split_indices(
-            data, {"train": 1 - valid_fraction, "valid": valid_fraction}, by="group", seed=seed
-        )
-        train, valid = (
-            data.subset(parts["train"]),
-            data.subset(parts["valid"]) if len(parts["valid"]) else None,
-        )
+    train, valid = training_parts(Path(path), name, split, valid_fraction, seed)
     if not len(train):
         raise UserError(f"{path}: no training frames for head '{name}'")
     if n_frames is not None and n_frames < len(train):
@@ -135,9 +126,39 @@ def make_task(
     refuse_unusable(train, name)
     sums = labels_of(train)
     reference = sums.composition.fit(head.prior() if prior is None else prior)
-    counts, numbers = train.compositions()
-    elements = tuple(SYMBOLS[z] for z in np.asarray(numbers)[counts.sum(axis=0) > 0])
+    elements = tuple(SYMBOLS[z] for z in train.elements)
     return Task(name, train, valid, head, reference, scales(sums.statistics(reference.reference)), elements)
+
+
+def training_parts(
+    path: Path, name: str, split: str, valid_fraction: float, seed: int
+) -> tuple[View, View | None]:
+    """Frames to train on and to validate on: of two folders, of the recorded split, or dealt by group now.
+
+    Raises:
+        UserError: the recorded split has nothing to train on.
+    """
+    if (path / "train").is_dir():
+        valid = everything(open_dataset(path / "valid")) if (path / "valid").is_dir() else None
+        return everything(open_dataset(path / "train")), valid
+    data = open_dataset(path)
+    recorded = split_file.load(data, split)
+    whole = everything(data)
+    if recorded is not None:
+        facts, parts = recorded
+        if "train" not in parts:
+            raise UserError(f"{path}: its split '{facts.name}' has no part 'train' (head '{name}')")
+        log.info(
+            "head %s: part 'train' of the split '%s' recorded in %s (by %s): %s",
+            name, facts.name, path, facts.method, ", ".join(f"{k} {len(v)}" for k, v in parts.items()),
+        )  # fmt: skip
+        if "valid" in parts:
+            return parts["train"], parts["valid"]
+        whole = parts["train"]
+    dealt = split_indices(
+        whole, {"train": 1 - valid_fraction, "valid": valid_fraction}, by="group", seed=seed
+    )
+    return whole.subset(dealt["train"]), whole.subset(dealt["valid"]) if len(dealt["valid"]) else None
 
 
 def everything(data: Dataset) -> View:
