@@ -84,11 +84,11 @@ def test_elastic_constants_from_stress_and_from_energy_agree(crystal, component)
 
 
 def test_phonons_have_three_acoustic_branches_that_end_at_zero(crystal, tmp_path):
-    phonons = Phonons(crystal, crystal.calc, supercell=(1, 1, 1), delta=0.01, name=str(tmp_path / "phonons"))
+    phonons = Phonons(crystal, crystal.calc, supercell=(1, 1, 1), delta=0.002, name=str(tmp_path / "phonons"))
     phonons.run()
     phonons.read(symmetrize=0, acoustic=False)
     constants = phonons.get_force_constant()[0]
-    np.testing.assert_allclose(constants, constants.T, atol=1e-4)  # eV/Å²; of about 10
+    np.testing.assert_allclose(constants, constants.T, atol=3e-4)  # eV/Å²; of about 5
     blocks = constants.reshape(5, 3, 5, 3)
     np.testing.assert_allclose(blocks.sum(axis=2), 0, atol=1e-6)
     omega = np.sort(np.abs(phonons.band_structure([[0, 0, 0]])[0])) * 1e3

@@ -25,7 +25,7 @@ from lamkit.stages import parts
 from lamkit.stages.dynamics import Dynamics, Walk
 from lamkit.stages.engine import Engine, resumable
 from lamkit.stages.recorder import TRAJECTORIES, Table, read_table, still
-from lamkit.stages.structures import Structure, check, prepare
+from lamkit.stages.structures import Structure, check, complain, prepare
 from lamkit.stages.trajectory import snapshot
 
 if TYPE_CHECKING:
@@ -108,8 +108,7 @@ def run(options: Options, out: Path) -> dict[str, Any]:
             rows.append(simulation.row())
     stopped = [row for row in rows if row["stopped"]]
     log.info("%s", summary(rows))
-    for row in stopped:
-        log.warning("%s", complaint(row))
+    complain([complaint(row) for row in stopped])
     return parts.finish(out, {"n_structures": len(rows), "n_stopped": len(stopped), "structures": rows})
 
 
@@ -176,10 +175,11 @@ class Simulation:
             Interrupted: Ctrl-C or SIGTERM; the state is saved.
         """
         steps, walk = self.options.dynamics.steps, self.walk
-        progress.first = before + walk.step
         if self.fresh:
             walk.begin()
             self._record()
+        else:
+            progress.first = before + walk.step  # steps of an earlier run tell nothing about the time left
         self.began = saved_at = time.perf_counter()  # what was compiled before is not MD
         while walk.stopped is None and walk.step < steps:
             walk.advance()

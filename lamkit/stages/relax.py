@@ -21,7 +21,7 @@ from lamkit.files import atomic_write
 from lamkit.stages import parts
 from lamkit.stages.engine import Engine, resumable
 from lamkit.stages.minimize import Minimizer, Relaxation, check_periodic
-from lamkit.stages.structures import Structure, check, prepare
+from lamkit.stages.structures import Structure, check, complain, prepare
 
 COLUMNS = (
     "name", "source", "index", "n_atoms", "converged", "steps", "energy_start_eV", "energy_eV", "fmax_eV_A",
@@ -141,8 +141,7 @@ def report(rows: list[dict[str, Any]], out: Path) -> dict[str, Any]:
     shown = [[_short(row[c]) for c in columns] for row in rows]
     log.info("%s", table(shown, ["name", "atoms", "converged", "steps", "energy", "fmax", "smax", "group"]))
     missed = [row for row in rows if not row["converged"]]
-    for row in missed:
-        log.warning("%s, structure %s: %s", row["source"], row["index"], row["why"])
+    complain([f"{row['source']}, structure {row['index']}: {row['why']}" for row in missed])
     return {
         "n_structures": len(rows),
         "n_converged": len(rows) - len(missed),

@@ -147,9 +147,16 @@ def check(engine: Engine, structures: Sequence[Structure], skip_bad: bool = Fals
             + "\n  ".join(problems[:SHOWN])
             + more
         )
-    for problem in problems:
-        log.warning("left out: %s", problem)
+    complain([f"left out: {problem}" for problem in problems])
     return good
+
+
+def complain(messages: Sequence[str]) -> None:
+    """Warn of the first few; the table of the run names all."""
+    for message in messages[:SHOWN]:
+        log.warning("%s", message)
+    if len(messages) > SHOWN:
+        log.warning("and %d more", len(messages) - SHOWN)
 
 
 def _check_one(engine: Engine, structure: Structure) -> None:
