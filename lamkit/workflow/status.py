@@ -6,8 +6,9 @@ import datetime
 from dataclasses import dataclass
 from pathlib import Path
 
+from lamkit import lock
 from lamkit.errors import UserError
-from lamkit.workflow import execute, graph, journal, lock, spec
+from lamkit.workflow import execute, graph, journal, spec
 from lamkit.workflow.journal import Event, Record
 from lamkit.workflow.screen import last_line
 
