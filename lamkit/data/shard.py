@@ -68,7 +68,7 @@ class ShardBuilder:
                 "notes": notes,
             }
         )
-        arrays = {
+        arrays: dict[str, NDArray] = {
             "text": np.frombuffer(text.encode(), dtype=np.uint8),
             "key": np.array(self.keys, dtype=np.uint64),
             "vector": _stack(self.vectors, (0,), np.float32),

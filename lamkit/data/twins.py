@@ -81,7 +81,7 @@ def _candidates(view: Dataset | View, units: NDArray[np.integer]) -> list[NDArra
         if flags == 7:
             boxes = np.asarray(place.arrays()["box"][rows], dtype=np.float64).reshape(-1, 3, 3)
             sizes[places] = np.abs(np.linalg.det(boxes))
-    sizes = np.log(np.maximum(sizes, 1e-6) / view.n_atoms) * (sizes > 0)
+    sizes = np.where(sizes > 0, np.log(np.maximum(sizes, 1e-6) / view.n_atoms), 0.0)
     order = np.lexsort((sizes, hashes))
     apart = (np.diff(hashes[order]) != 0) | (np.diff(sizes[order]) > VOLUME)
     runs = np.split(order, np.flatnonzero(apart) + 1)

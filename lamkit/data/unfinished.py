@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import lamkit
+from lamkit import lock
 from lamkit.console import log
 from lamkit.data.intake import SHARDS, Settings
 from lamkit.data.pieces import PIECE_BYTES
@@ -27,6 +28,13 @@ PLAN = "plan.json"
 def work_folder(out: Path) -> Path:
     """The folder that belongs to the data set ``out``."""
     return out.with_name(f".{out.name}.unfinished")
+
+
+def tidy(out: Path) -> None:
+    """Remove the folder of a conversion that was killed just after its data set had come into its place."""
+    work = work_folder(out)
+    if work.is_dir() and (out / "dataset.yaml").is_file() and not lock.held(work):
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def prepare(work: Path, items: Sequence[Item], settings: Settings) -> None:

@@ -198,7 +198,7 @@ class DatasetWriter:
         n_frames, n_atoms = block.numbers.shape
         if block.key not in self.systems:
             self.systems[block.key] = _SystemWriter(self.folder / folder_name(block.key), block.key)
-        columns = {
+        columns: dict[str, NDArray] = {
             "coord": block.positions.reshape(n_frames, -1),
             "real_atom_types": self._types_of(block.numbers),
             "box": completed_cells(block).reshape(n_frames, 9),

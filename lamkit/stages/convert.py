@@ -77,6 +77,7 @@ def convert(options: Options, out: Path) -> dict[str, Any]:
         UserError: nothing could be read, ``out`` is taken, or the options do not fit the files.
         Interrupted: Ctrl-C; what was read is kept.
     """
+    unfinished.tidy(out)
     require_free(out)
     named = None if options.format == "auto" else get_format(options.format)
     for path in options.against:

@@ -132,10 +132,10 @@ def evaluation_frames(path: Path, options: Options) -> Dataset | View:
             )
         return data
     facts, parts = recorded
-    wanted = options.part or next((part for part in PARTS if part in parts), None)
+    wanted: str = options.part or next((part for part in PARTS if part in parts), "test")
     if wanted not in parts:
         raise UserError(
-            f"{path}: its split '{facts.name}' has the parts {', '.join(parts)} and no '{wanted or 'test'}'; "
+            f"{path}: its split '{facts.name}' has the parts {', '.join(parts)} and no '{wanted}'; "
             "name one with --part, or all"
         )
     log.info(

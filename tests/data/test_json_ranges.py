@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lamkit.data.formats import ReadOptions, json_ranges, mptrj
+from lamkit.data.formats import Dropped, ReadOptions, json_ranges, json_structures, mptrj
 from lamkit.errors import UserError
 
 NASTY = st.text(st.sampled_from('{}[]",:\\ a\u00e9\n'), max_size=8)
@@ -59,6 +59,20 @@ def test_a_key_that_is_given_twice_counts_twice(tmp_path):
         assert [record["v"] for _, _, record in all_records(path, n_bytes)[0]] == [1, 2, 3]
 
 
+@pytest.mark.parametrize("text", ["[1, 2]", '{"a": 3}', '{"a": {"x": 3}}', "3"])
+def test_other_json_is_no_mptrj(tmp_path, text):
+    path = tmp_path / "a.json"
+    path.write_text(text)
+
+    def read():
+        things = list(mptrj.read(path, "file", ReadOptions()))
+        if things and all(isinstance(thing, Dropped) for thing in things):
+            raise UserError("dropped")
+
+    with pytest.raises(UserError):
+        read()
+
+
 def test_numbers_that_are_not_finite_are_let_through_to_the_checks(tmp_path):
     path = tmp_path / "a.json"
     path.write_text('{"a": {"x": {"v": NaN}}}')
@@ -85,7 +99,10 @@ def test_a_truncated_file_gives_its_whole_records_and_says_where_it_ends(tmp_pat
 
 def test_ranges_of_mptrj_give_what_the_streaming_reader_gives(shared):
     path = shared / "data/mptrj/MPtrj_excerpt_EFS.json"
-    whole = list(mptrj.read(path, "s", ReadOptions()))
+    whole, step = [], 0
+    for mp_id, records in json_structures.stream(path, "", "s", pairs=True):
+        whole += mptrj.frames_of(mp_id, records, "s", ReadOptions(), step)
+        step += len(records)
     for n_bytes in (1, 30_000, 400_000):
         parts = [
             frame

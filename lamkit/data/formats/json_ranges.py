@@ -25,6 +25,7 @@ from lamkit.errors import UserError
 
 _CHUNK = 1 << 20  # bytes looked at together: they and the masks over them stay in the processor's cache
 _QUOTE, _BACKSLASH, _OPEN, _CLOSE = b'"\\{}'
+PIECE = 8 << 20  # bytes that a reader of the whole file takes at a time
 _RECORD = 2  # depth of braces outside of a record: inside the file's object and that of a key
 _KEY = re.compile(rb'"((?:[^"\\]|\\.)*)"\s*:\s*\Z', re.DOTALL)
 _KEY_ROOM = 1 << 16  # bytes within which a key must lie before its brace
@@ -108,12 +109,15 @@ def records(file: Path, part: Range, source: str) -> Iterator[tuple[str, dict[st
     """Key and records of each object in a range, those of one key perhaps in several ranges.
 
     Raises:
-        UserError: the text is not valid JSON.
+        UserError: the text is not valid JSON, or not an object.
     """
     text = _text(file, part)
     found = _parsed(text)
-    if isinstance(found, dict) and _n_records(found) == part.n:
-        yield from found.items()
+    if found is not None and not isinstance(found, dict):
+        raise UserError(f"{source}: holds a {type(found).__name__}, not an object of objects")
+    plain = found is not None and not all(isinstance(value, dict) for value in found.values())
+    if found is not None and (plain or _n_records(found) == part.n):
+        yield from found.items()  # the reader says what is wrong with a value that is no object
     else:
         yield from _streamed(text, part, source)
 
@@ -147,7 +151,7 @@ def gc_paused() -> Iterator[None]:
 
 def _n_records(found: dict[str, Any]) -> int:
     """Records in it, so that a key given twice is noticed: the parser keeps only the last of them."""
-    return sum(len(value) if isinstance(value, dict) else 1 for value in found.values())
+    return sum(len(value) for value in found.values())
 
 
 def _text(file: Path, part: Range) -> bytes:

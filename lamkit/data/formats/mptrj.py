@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from lamkit.data.formats import json_ranges
-from lamkit.data.formats.json_structures import SHAPE_ERRORS, stream, structure
+from lamkit.data.formats.json_structures import SHAPE_ERRORS, structure
 from lamkit.data.formats.reading import Dropped, Range, ReadOptions, Remark
 from lamkit.data.frame import Frame, make_frame, to_voigt
 from lamkit.errors import UserError
@@ -33,10 +33,8 @@ EXTRAS = ("bandgap", "corrected_total_energy", "energy_per_atom", "ef_per_atom",
 
 def read(file: Path, source: str, options: ReadOptions) -> Iterator[Frame | Dropped | Remark]:
     """Frames of an MPtrj JSON file; the group is the mp-id."""
-    step = 0
-    for mp_id, records in stream(file, "", source, pairs=True):
-        yield from frames_of(mp_id, records, source, options, step)
-        step += len(records)
+    for part in json_ranges.cut(file, json_ranges.PIECE):
+        yield from read_range(file, part, source, options)
 
 
 def read_range(
