@@ -42,11 +42,12 @@ class Predictor:
     """Holds the compiled cells of a potential.
 
     Args:
-        potential: with its weights loaded.
+        potential: with its weights loaded; from now on it is for prediction only.
     """
 
     def __init__(self, potential: Potential) -> None:
         self.potential = potential
+        potential.trunk.predict_only()
         names = potential.output_names
         self._evaluate = Evaluator(potential, tuple(n for n in names if n not in DETAILS))
         self._evaluate_all = Evaluator(potential, names)

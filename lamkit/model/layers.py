@@ -7,12 +7,14 @@ not exact in float32 are tensors, because MindSpore rounds Python floats through
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 from lamkit.model.gradients import MeanSquare, Silu
+from lamkit.model.native import cells
 
 START_GAIN, START_BIAS = 1.5, 0.1
 Named = Iterator[tuple[str, Parameter]]
@@ -123,6 +125,18 @@ class Mlp(nn.Cell):
     """Linear, activation, Linear, activation, Linear, norm: the one network shape of the trunk.
 
     The first layer can also be given in parts (see :meth:`rest`).
+
+    Args:
+        n_in: width of the input.
+        hidden: width of the two hidden layers.
+        n_out: width of the output.
+        version: v2 or v3, for activation and norm.
+        rng: draws the starting weights.
+        dtype: float32; float64 for checks.
+        normed: end with a norm.
+        native: ``rows`` or ``edges`` for the C++ operator of that kind, which the caller then uses through
+            :meth:`kept` and :meth:`pull`; empty for plain operations.
+        twice: whether gradients of gradients will be asked of the C++ operator.
     """
 
     def __init__(
@@ -134,6 +148,8 @@ class Mlp(nn.Cell):
         rng: np.random.Generator,
         dtype: ms.Type,
         normed: bool = True,
+        native: str = "",
+        twice: bool = False,
     ) -> None:
         super().__init__()
         self.first = Linear(n_in, hidden, rng, dtype)
@@ -143,6 +159,46 @@ class Mlp(nn.Cell):
         if normed:
             self.norm = norm(version, n_out, dtype)
         self.act = activation(version, dtype)
+        self.shifted = version == "v2"
+        self.lean, self.twice, self.on_edges = False, twice, native == "edges"
+        if native == "rows":
+            self.forward = cells.RowForward(version, dtype, twice)
+            self.backward = cells.RowPull(version, dtype)
+            self.leanly = cells.Lean(version, dtype, "row", (n_in, hidden, 0))
+        elif native == "edges":
+            self.forward = cells.EdgeForward(version, dtype, twice)
+            self.backward = cells.EdgePull(version, dtype)
+            self.leanly = cells.Lean(version, dtype, "edge", (n_in - 2 * n_out, hidden, n_out))
+
+    def kept(self, *inputs: Tensor) -> tuple[Tensor, Any]:
+        """Output [M, n_out] by the C++ operator and what :meth:`pull` needs.
+
+        ``inputs`` are rows [M, n_in], or edges, nodes, senders and receivers.
+        """
+        w1, w2, w3, gain = self.first.weight, self.second.weight, self.third.weight, self.norm.weight
+        shift = self.norm.bias if self.shifted else gain
+        weights = (w1, self.first.bias, w2, self.second.bias, w3, self.third.bias, gain, shift)
+        if self.lean and not self.twice:
+            return self.leanly(*inputs, *weights), ()
+        if self.lean:
+            # The weights are kept, packed: a parameter that two operators read is copied by MindSpore.
+            out, h1, h2, y, packed = self.leanly.kept(*inputs, *weights)
+            return out, (h1, h2, y, packed)
+        out, h1, h2, y = self.forward(*inputs, *weights)
+        return out, (h1, h2, y)
+
+    def pull(self, d_out: Tensor, kept: Any, *ends: Tensor) -> Any:
+        """Gradient with respect to the rows, or to edges and nodes, from that of the output.
+
+        ``ends`` are nodes, senders and receivers where the inputs were edges.
+        """
+        if self.lean:
+            return self.leanly.pull(d_out, kept[0], kept[1], kept[2], *ends, kept[3])
+        out = self.backward(
+            d_out, kept[0], kept[1], kept[2], *ends,
+            self.first.weight, self.second.weight, self.third.weight, self.norm.weight,
+        )  # fmt: skip
+        return out[:2] if self.on_edges else out[0]
 
     def construct(self, x: Tensor) -> Tensor:
         """[..., n_in] -> [..., n_out]."""

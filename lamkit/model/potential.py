@@ -75,6 +75,7 @@ class Potential(nn.Cell):
             self.repulsion = Repulsion(trunk, dtype)
         self.gradient = ms.grad(self.weighted_energy, grad_position=(0, 1), has_aux=True)
         self.repulsion_gradient = ms.grad(self.summed_repulsion, grad_position=0)
+        self.readout_gradient = ms.grad(self.summed_readout, grad_position=(0, 1))
 
     # -- parameters -------------------------------------------------------------------------------
 
@@ -160,6 +161,13 @@ class Potential(nn.Cell):
         arms, torque_inverse, charge, spin = batch[8:]
         if self.conservative:
             topology = (numbers, senders, receivers, node_graph, edge_graph, n_atoms, charge, spin)
+            if self.trunk.native:
+                energy, pull, nodes = self._energy_and_pull(vectors, slices, scales, *topology)
+                forces, stress = self._from_pull(
+                    pull, vectors, numbers, senders, receivers, edge_graph, volume
+                )
+                rotation = self._rotational(pull, vectors, edge_graph, volume)
+                return energy, forces, stress, rotation, *self._confidence(slices, nodes), nodes
             # The energies are the gradient with respect to their weights: exact, and the forward pass is
             # done once (outputs passed on as has_aux lose their gradient; the node features are wanted
             # without). The weights are n_atoms once more; constants would get no gradient.
@@ -218,6 +226,52 @@ class Potential(nn.Cell):
             pairs = self._pair_repulsion(vectors, numbers, senders, receivers, edge_graph, n_atoms)
             energy = energy + pairs / (n_atoms * n_atoms if self.mean_repulsion else n_atoms)
         return ops.sum(energy * weights), nodes
+
+    def _energy_and_pull(
+        self,
+        vectors: Tensor,
+        slices: tuple[Tensor, ...],
+        scales: Tensor,
+        numbers: Tensor,
+        senders: Tensor,
+        receivers: Tensor,
+        node_graph: Tensor,
+        edge_graph: Tensor,
+        n_atoms: Tensor,
+        charge: Tensor,
+        spin: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Energy per atom [G], gradient of the total energies by edge vectors [E, 3], node features [N, D].
+
+        The reverse sweep through the trunk is written out (:meth:`Trunk.pull`), so that only one gradient is
+        left to MindSpore.
+        """
+        nodes, kept = self.trunk.kept(numbers, vectors, senders, receivers, node_graph, charge, spin)
+        # As in outputs(): energies as the gradient by their weights. Written beside the gradient instead, the
+        # energies would share the hand-written SiLU with it, and MindSpore's gradient of both be wrong.
+        d_nodes, energy = self.readout_gradient(nodes, n_atoms, slices, scales, node_graph, n_atoms)
+        pull = self.trunk.pull(d_nodes, kept, vectors)
+        if self.repulsive:
+            pairs = self._pair_repulsion(vectors, numbers, senders, receivers, edge_graph, n_atoms)
+            push = self.repulsion_gradient(vectors, numbers, senders, receivers)
+            if self.mean_repulsion:
+                pairs = pairs / n_atoms
+                push = push / ops.expand_dims(ops.gather(n_atoms, edge_graph, 0), 1)
+            energy, pull = energy + pairs / n_atoms, pull + push
+        return energy, pull, nodes
+
+    def summed_readout(
+        self,
+        nodes: Tensor,
+        weights: Tensor,
+        slices: tuple[Tensor, ...],
+        scales: Tensor,
+        node_graph: Tensor,
+        n_atoms: Tensor,
+    ) -> Tensor:
+        """Sum over graphs of weight [G] times energy per atom, less repulsion and references, eV."""
+        energy = self.stack.energy(slices, self._mean(nodes, node_graph, n_atoms))
+        return ops.sum((energy * scales[1] + scales[0]) * weights)
 
     def summed_repulsion(
         self, vectors: Tensor, numbers: Tensor, senders: Tensor, receivers: Tensor

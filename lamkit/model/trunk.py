@@ -17,6 +17,7 @@ from lamkit.model.config import TrunkConfig
 from lamkit.model.features import FEATURES, Envelope
 from lamkit.model.gradients import Gather, SegmentSum
 from lamkit.model.layers import Linear, Mlp, Named, uniform
+from lamkit.model.native import cells
 
 # Rows of the embedding table: atomic number is the index, 0 is the dummy of padding.
 N_ELEMENTS = 119
@@ -32,12 +33,22 @@ class Interaction(nn.Cell):
     conditioned, it adds :attr:`condition` of charge and spin to the nodes first.
     """
 
-    def __init__(self, config: TrunkConfig, rng: np.random.Generator, dtype: ms.Type) -> None:
+    def __init__(
+        self, config: TrunkConfig, rng: np.random.Generator, dtype: ms.Type, native: bool = False
+    ) -> None:
         super().__init__()
-        width = config.latent
+        width, twice = config.latent, config.conservative
+        rows, edges = ("rows", "edges") if native else ("", "")
         self.width = width
-        self.edge_mlp = Mlp(3 * width, config.hidden, width, config.version, rng, dtype)
-        self.node_mlp = Mlp(3 * width, config.hidden, width, config.version, rng, dtype)
+        self.edge_mlp = Mlp(
+            3 * width, config.hidden, width, config.version, rng, dtype, native=edges, twice=twice
+        )
+        self.node_mlp = Mlp(
+            3 * width, config.hidden, width, config.version, rng, dtype, native=rows, twice=twice
+        )
+        if native:
+            self.exchange = cells.Exchange(config.version, dtype)
+            self.exchange_pull = cells.ExchangePull(config.version, dtype)
         self.receive_gate = Linear(width, 1, rng, dtype)
         self.send_gate = Linear(width, 1, rng, dtype)
         self.conditioned = config.conditioning
@@ -58,10 +69,34 @@ class Interaction(nn.Cell):
         nodes = nodes + self.node_mlp(ops.concat((nodes, gathered, scattered), 1))
         return nodes, edges + update
 
+    def kept(
+        self, nodes: Tensor, edges: Tensor, cutoff: Tensor, senders: Tensor, receivers: Tensor
+    ) -> tuple[Tensor, Tensor, Any]:
+        """As :meth:`construct` by C++ operators, with what :meth:`pull` needs."""
+        update, of_update = self.edge_mlp.kept(edges, nodes, senders, receivers)
+        weight, bias = self._gates()
+        gated = (edges, update, cutoff, senders, receivers, weight, bias)
+        messages, after = self.exchange(nodes, *gated)
+        change, of_change = self.node_mlp.kept(ops.concat((nodes, messages), 1))
+        return nodes + change, after, (gated, of_update, of_change)
+
+    def pull(self, d_nodes: Tensor, d_edges: Tensor, kept: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients with respect to nodes, edges and cutoff from those of the updated nodes and edges."""
+        gated, of_update, of_change = kept
+        d_input = self.node_mlp.pull(d_nodes, of_change)
+        d_nodes = d_nodes + d_input[:, : self.width]
+        by_gates, d_update, d_cutoff = self.exchange_pull(d_input[:, self.width :], d_edges, *gated)
+        by_update, at_nodes = self.edge_mlp.pull(d_update, of_update, d_nodes, gated[3], gated[4])
+        return d_nodes + at_nodes, by_gates + by_update, d_cutoff
+
+    def _gates(self) -> tuple[Tensor, Tensor]:
+        """Weights [2, D] and biases [2] of both gates, receive and send."""
+        weight = ops.concat((self.receive_gate.weight, self.send_gate.weight), 0)
+        return weight, ops.concat((self.receive_gate.bias, self.send_gate.bias), 0)
+
     def _gate_layer(self, edges: Tensor) -> Tensor:
         """Both gates in one product: [n_edges, D] -> [n_edges, 2], receive and send."""
-        weight = ops.concat((self.receive_gate.weight, self.send_gate.weight), 0)
-        bias = ops.concat((self.receive_gate.bias, self.send_gate.bias), 0)
+        weight, bias = self._gates()
         return ops.dense(edges, weight, bias)
 
     def _first_edge_layer(self, nodes: Tensor, edges: Tensor, senders: Tensor, receivers: Tensor) -> Tensor:
@@ -96,9 +131,17 @@ class Trunk(nn.Cell):
         self.embedding = uniform(rng, (N_ELEMENTS, width), 3.0**0.5, dtype)
         self.features: Any = FEATURES[version](config, dtype)
         self.envelope = Envelope(config.cutoff, dtype)
-        self.node_encoder = Mlp(width, hidden, width, version, rng, dtype)
-        self.edge_encoder = Mlp(config.n_edge_inputs, hidden, width, version, rng, dtype)
-        self.layers = nn.CellList([Interaction(config, rng, dtype) for _ in range(config.layers)])
+        self.native = cells.available(version, dtype)
+        rows, twice = "rows" if self.native else "", config.conservative
+        self.node_encoder = Mlp(width, hidden, width, version, rng, dtype, native=rows)
+        self.edge_encoder = Mlp(
+            config.n_edge_inputs, hidden, width, version, rng, dtype, native=rows, twice=twice
+        )
+        self.layers = nn.CellList(
+            [Interaction(config, rng, dtype, self.native) for _ in range(config.layers)]
+        )
+        self.depth = config.layers
+        self.geometry_gradient = ms.grad(self.weighted_geometry, grad_position=0)
         self.conditioned, self.denoises = config.conditioning, config.decoder
         if config.conditioning:
             self.conditioner = ChargeSpin(width, rng, dtype)
@@ -129,6 +172,8 @@ class Trunk(nn.Cell):
         Returns:
             [n_atoms, D].
         """
+        if self.native:
+            return self.kept(numbers, vectors, senders, receivers, node_graph, charge, spin)[0]
         nodes, edges, cutoff = self.encode(numbers, vectors)
         for layer in self.layers:
             nodes = self.conditioned_nodes(layer, nodes, node_graph, charge, spin)
@@ -137,12 +182,57 @@ class Trunk(nn.Cell):
 
     def encode(self, numbers: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """First nodes [n_atoms, D] and edges [n_edges, D], and the envelope of each edge [n_edges, 1]."""
-        r = ops.sqrt(ops.sum(vectors * vectors, 1))
-        unit = vectors / ops.expand_dims(r, 1)
-        envelope = self.envelope(r)
+        features, cutoff = self.geometry(vectors)
         nodes = self.node_encoder(ops.gather(self.embedding, numbers, 0))
-        edges = self.edge_encoder(self.features(r, unit, envelope))
-        return nodes, edges, ops.expand_dims(envelope, 1)
+        return nodes, self.edge_encoder(features), cutoff
+
+    def geometry(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """What the network is told of edge vectors [n_edges, 3] Å: features and envelope [n_edges, 1]."""
+        r = ops.sqrt(ops.sum(vectors * vectors, 1))
+        envelope = self.envelope(r)
+        features = self.features(r, vectors / ops.expand_dims(r, 1), envelope)
+        return features, ops.expand_dims(envelope, 1)
+
+    def weighted_geometry(self, vectors: Tensor, of_features: Tensor, of_cutoff: Tensor) -> Tensor:
+        """Sum of features and envelope, each times a weight: its gradient pulls weights back to vectors."""
+        features, cutoff = self.geometry(vectors)
+        return ops.sum(features * of_features) + ops.sum(cutoff * of_cutoff)
+
+    def kept(
+        self,
+        numbers: Tensor,
+        vectors: Tensor,
+        senders: Tensor,
+        receivers: Tensor,
+        node_graph: Tensor,
+        charge: Tensor,
+        spin: Tensor,
+    ) -> tuple[Tensor, Any]:
+        """As :meth:`construct` by C++ operators, with what :meth:`pull` needs."""
+        features, cutoff = self.geometry(vectors)
+        nodes, _ = self.node_encoder.kept(ops.gather(self.embedding, numbers, 0))
+        edges, first = self.edge_encoder.kept(features)
+        trail = ()
+        for layer in self.layers:
+            nodes = self.conditioned_nodes(layer, nodes, node_graph, charge, spin)
+            nodes, edges, step = layer.kept(nodes, edges, cutoff, senders, receivers)
+            trail = (*trail, step)  # type: ignore[assignment]  # graph mode
+        return nodes, (first, trail, edges, cutoff)
+
+    def pull(self, d_nodes: Tensor, kept: Any, vectors: Tensor) -> Tensor:
+        """Gradient with respect to the edge vectors [n_edges, 3] from that of the final node features."""
+        first, trail, edges, cutoff = kept
+        d_edges, d_cutoff = ops.zeros_like(edges), ops.zeros_like(cutoff)
+        for k in range(self.depth - 1, -1, -1):
+            d_nodes, d_edges, more = self.layers[k].pull(d_nodes, d_edges, trail[k])
+            d_cutoff = d_cutoff + more
+        return self.geometry_gradient(vectors, self.edge_encoder.pull(d_edges, first), d_cutoff)
+
+    def predict_only(self) -> None:
+        """Keep nothing that only training needs, from the next compilation on."""
+        for cell in self.cells_and_names():
+            if isinstance(cell[1], Mlp):
+                cell[1].lean = True
 
     def conditioned_nodes(
         self, layer: Interaction, nodes: Tensor, node_graph: Tensor, charge: Tensor, spin: Tensor
