@@ -30,6 +30,7 @@ from lamkit.errors import UserError
 
 SAME_RUN = "not read: the same run as vasprun.xml beside it"
 SHARDS = "shards"  # folder of the shards
+SHARD_ATOMS = 400_000  # atoms held in memory: some 100 MB
 
 
 class Settings(config.Model):
@@ -57,6 +58,48 @@ def shard_path(work: Path, name: str) -> Path:
     return work / SHARDS / f"{name}.npz"
 
 
+class _Sink:
+    """Where the frames of one piece go: its shard, and files before it where the piece is large.
+
+    The shard itself is written last, so that where it is there, all is there.
+    """
+
+    def __init__(self, work: Path, name: str, neighbors_every: int) -> None:
+        self.work, self.name, self.every = work, name, neighbors_every
+        self.ledger = Ledger()
+        self.n_frames = self._n_before = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._shard, self._n_atoms = ShardBuilder(), 0
+        self._statistics = FrameStatistics(neighbors_every=self.every)
+
+    def add(self, frame: Frame, path: str) -> None:
+        """Keep a frame of a file."""
+        mark = fingerprint(frame)
+        self._shard.add(frame, path, mark.key, mark.vector)
+        self._statistics.add(frame)
+        self.n_frames += 1
+        self._n_atoms += len(frame)
+        if self._n_atoms > SHARD_ATOMS:
+            self._save(f"{self.name}-{self._n_before:04d}", Ledger())
+            self._n_before += 1
+            self._begin()
+
+    def close(self) -> int:
+        """Write the shard; returns the number of frames."""
+        self._save(self.name, self.ledger)
+        return self.n_frames
+
+    def _save(self, name: str, ledger: Ledger) -> None:
+        notes = {
+            "ledger": ledger.to_json(),
+            "statistics": self._statistics.to_json(),
+            "n_before": self._n_before,
+        }
+        self._shard.save(shard_path(self.work, name), notes)
+
+
 class Intake:
     """Reads pieces, one after another.
 
@@ -82,40 +125,29 @@ class Intake:
             return self._read(piece)
 
     def _read(self, piece: Piece) -> int:
-        ledger, shard = Ledger(), ShardBuilder()
-        statistics = FrameStatistics(neighbors_every=self.settings.neighbors_every)
+        sink = _Sink(self.work, piece.name, self.settings.neighbors_every)
         for job in piece.jobs:
-            entry = self._one(job, job.path, job.named, ledger, shard, statistics)
+            entry = self._one(job, job.path, job.named, sink)
             if job.instead is None:
                 continue
             if entry is not None and entry.kept:
-                ledger.file(job.instead).flag(SAME_RUN)
+                sink.ledger.file(job.instead).flag(SAME_RUN)
             else:
-                self._one(job, job.instead, True, ledger, shard, statistics)
-        notes = {"ledger": ledger.to_json(), "statistics": statistics.to_json()}
-        shard.save(shard_path(self.work, piece.name), notes)
-        return len(shard)
+                self._one(job, job.instead, True, sink)
+        return sink.close()
 
-    def _one(
-        self,
-        job: Job,
-        path: str,
-        is_named: bool,
-        ledger: Ledger,
-        shard: ShardBuilder,
-        statistics: FrameStatistics,
-    ) -> FileEntry | None:
+    def _one(self, job: Job, path: str, is_named: bool, sink: _Sink) -> FileEntry | None:
         """One file; returns its entry in the ledger, None if the file is ignored."""
         try:
             found = get_format(job.format) if job.format else self.named or recognise(Path(path))
         except UserError as error:
-            entry = ledger.file(path)
+            entry = sink.ledger.file(path)
             entry.error = str(error)
             return entry
         if found is None and not is_named:
-            ledger.ignored.append(path)
+            sink.ledger.ignored.append(path)
             return None
-        entry = ledger.file(path, found.name if found else None)
+        entry = sink.ledger.file(path, found.name if found else None)
         if found is None:
             what = why_passed_over(Path(path))
             entry.error = f"{path}: {what or 'not a format that is recognised; name it with --format'}"
@@ -127,12 +159,10 @@ class Intake:
             elif isinstance(thing, Remark):
                 entry.flag(thing.text, thing.step, thing.count, last=thing.last)
             else:
-                self._frame(thing, entry, shard, statistics)
+                self._frame(thing, entry, sink)
         return entry
 
-    def _frame(
-        self, frame: Frame, entry: FileEntry, shard: ShardBuilder, statistics: FrameStatistics
-    ) -> None:
+    def _frame(self, frame: Frame, entry: FileEntry, sink: _Sink) -> None:
         """Check one frame and keep it, or say why not."""
         frame, findings = examine(frame, self.rules)
         if (reason := rejected(findings)) is not None:
@@ -142,9 +172,7 @@ class Intake:
             entry.flag(finding.reason, frame.step)
         entry.theory(theory(frame))
         entry.keep()
-        mark = fingerprint(frame)
-        shard.add(frame, entry.path, mark.key, mark.vector)
-        statistics.add(frame)
+        sink.add(frame, entry.path)
 
 
 def rules(head: str | None, unlabelled: bool) -> Rules:

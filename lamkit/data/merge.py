@@ -6,7 +6,7 @@ and what the checks of the whole set leave out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -68,8 +68,7 @@ def merge(
         told: called with the number of shards done.
     """
     result, serial = Merged(), 0
-    for n_done, path in enumerate(shards):
-        shard = Shard(path)
+    for n_done, shard in _in_order(shards):
         ledger = Ledger.from_json(shard.notes["ledger"])
         kept = np.ones(len(shard), dtype=bool)
         for i in range(len(shard)):
@@ -90,6 +89,15 @@ def merge(
         serial += len(shard)
         told(n_done + 1)
     return result
+
+
+def _in_order(paths: Sequence[Path]) -> Iterator[tuple[int, Shard]]:
+    """Every shard with the number of pieces before it; those that a large piece wrote first come first."""
+    for n_done, path in enumerate(paths):
+        last = Shard(path)
+        for k in range(last.notes["n_before"]):
+            yield n_done, Shard(path.with_name(f"{path.stem}-{k:04d}.npz"))
+        yield n_done, last
 
 
 def _drop(shard: Shard, i: int, reason: str, ledger: Ledger) -> None:

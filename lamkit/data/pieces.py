@@ -123,19 +123,21 @@ def _cuttable(item: Item, named: Format | None, size: int) -> Format | None:
 def _cut(k: int, item: Item, found: Format, size: int, work: Path) -> Iterator[Piece]:
     """One piece for each range of a big file."""
     plain = _unpacked(item.path, work / UNPACKED / f"{k:08d}")
-    last = 0
+    whole = size_of(plain or item.path)
+    for part in _parts(found, plain or item.path, whole):
+        job = Job(str(item.path), item.named, None, part, found.name, None if plain is None else str(plain))
+        by_bytes = int(size * (part.stop - part.start) / whole)
+        yield Piece(f"{k:08d}.{part.start:016d}", (job,), by_bytes if item.path.is_file() else PIECE_BYTES)
+
+
+def _parts(found: Format, path: Path, size: int) -> Iterator[Range]:
+    """Ranges of a file; where it cannot be cut any more, the rest, whose reader will say what is wrong."""
+    last = Range(0, 0, 0, 0)
     try:
-        for part in found.cut(plain or item.path, PIECE_BYTES) if found.cut is not None else ():
-            job = Job(
-                str(item.path), item.named, None, part, found.name, None if plain is None else str(plain)
-            )
-            yield Piece(f"{k:08d}.{part.start:016d}", (job,), 0 if plain else part.stop - part.start)
-            last = part.stop
-    except UserError:  # nothing sound can be cut off any more: the reader of the whole will say why
-        if last == 0:
-            yield Piece(f"{k:08d}", (Job(str(item.path), item.named),), size)
-            return
-        raise
+        for last in found.cut(path, PIECE_BYTES) if found.cut is not None else ():
+            yield last
+    except UserError:
+        yield Range(last.stop, size, last.first + last.n)
 
 
 def _unpacked(path: Path, to: Path) -> Path | None:

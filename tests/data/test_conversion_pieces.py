@@ -14,9 +14,10 @@ from ase.io import write
 from frames import frames, random_frame
 
 from lamkit.cli import main
-from lamkit.data import pieces, unfinished
+from lamkit.data import intake, pieces, unfinished
 from lamkit.data.dataset import open_dataset
 from lamkit.data.frame import to_atoms
+from lamkit.data.sources import expand
 from lamkit.errors import UserError
 from lamkit.lock import Lock
 from lamkit.stages import convert
@@ -110,7 +111,7 @@ def test_pieces_and_workers_change_nothing(source, whole, tmp_path, workers):
 def test_a_conversion_killed_again_and_again_loses_and_doubles_nothing(source, whole, tmp_path):
     out, chance = tmp_path / "d", random.Random(5)
     killed = 0
-    while killed < 12:
+    while killed < 8:
         process = driver(2, out, source)
         try:
             code = process.wait(chance.uniform(0.3, 3.0))
@@ -161,6 +162,47 @@ def _workers_of(work):
         if b"lamkit.data.worker" in command and any(str(work) in f for f in files):
             found.append(place)
     return found
+
+
+def test_a_piece_with_many_atoms_is_written_in_several_files(source, whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(intake, "SHARD_ATOMS", 60)
+    convert.convert(convert.Options(sources=[str(source)]), tmp_path / "d")
+    assert contents(tmp_path / "d") == contents(whole)
+
+
+@pytest.mark.parametrize("ending", ["xyz", "xyz.gz"])
+def test_an_xyz_file_and_a_data_set_are_read_in_parts_too(tmp_path, monkeypatch, ending):
+    given = [random_frame(i, n_atoms=2 + i % 7) for i in range(60)]
+    file = tmp_path / f"a.{ending}"
+    write(file, [to_atoms(f) for f in given], format="extxyz")
+    convert.convert(convert.Options(sources=[str(file)]), tmp_path / "whole")
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 3000)
+    assert len(list(pieces.plan(expand([str(file)]), None, tmp_path / "w"))) > 5
+    convert.convert(convert.Options(sources=[str(file)]), tmp_path / "parts")
+    convert.convert(convert.Options(sources=[str(tmp_path / "whole")]), tmp_path / "again")
+    whole, parts, again = (open_dataset(tmp_path / name) for name in ("whole", "parts", "again"))
+    assert whole.facts.checksums == parts.facts.checksums
+    assert len(whole) == len(again) == 60
+    for i in range(60):
+        a, b = whole.frame(i), again.frame(i)
+        assert (a.energy, a.step, a.source, a.group) == (b.energy, b.step, b.source, b.group)
+        assert (a.forces == b.forces).all()
+
+
+def test_an_xyz_file_that_breaks_off_or_goes_wrong_keeps_what_is_sound(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 3000)
+    file = tmp_path / "a.xyz"
+    write(file, [to_atoms(random_frame(i)) for i in range(40)], format="extxyz")
+    lines = file.read_text().splitlines(keepends=True)
+    for name, text in (
+        ("short", "".join(lines[:-2])),
+        ("wrong", "".join([*lines[:180], "what?\n", *lines[180:]])),
+    ):
+        (tmp_path / f"{name}.xyz").write_text(text)
+        main(["data", "convert", str(tmp_path / f"{name}.xyz"), "--out", str(tmp_path / name), "--json"])
+        result = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert result["kept"] == {"short": 39, "wrong": 28}[name]  # 29 and 30 are of the part that is wrong
+        assert result["files"][0]["error"]
 
 
 def test_a_conversion_of_other_files_begins_anew(source, tmp_path, monkeypatch):

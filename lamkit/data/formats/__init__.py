@@ -21,6 +21,7 @@ from lamkit.data.formats import (
     mptrj,
     n2p2,
     vasp,
+    xyz_ranges,
 )
 from lamkit.data.formats.reading import (
     ALL_OPTIONS,
@@ -44,7 +45,14 @@ FORMATS: dict[str, Format] = {
     for fmt in (
         Format("vasp/outcar", "VASP OUTCAR", vasp.read_outcar),
         Format("vasp/xml", "VASP vasprun.xml", vasp.read_vasprun),
-        Format("extxyz", "extended XYZ", extxyz.read_extxyz, options=ALL_OPTIONS),
+        Format(
+            "extxyz",
+            "extended XYZ",
+            extxyz.read_extxyz,
+            options=ALL_OPTIONS,
+            cut=xyz_ranges.cut,
+            read_range=extxyz.read_range,
+        ),
         Format("ase/db", "ASE database (SQLite)", ase_files.read_db, options=ALL_OPTIONS),
         Format("ase/lmdb", "ASE database (LMDB), as OMat24", ase_files.read_aselmdb, options=ALL_OPTIONS),
         Format("ase/traj", "ASE trajectory", ase_files.read_traj),
@@ -63,7 +71,13 @@ FORMATS: dict[str, Format] = {
         Format("mlearn", "mlearn, JSON", mlearn.read),
         Format("jarvis", "JARVIS-DFT force-field sets, JSON", jarvis.read),
         Format("alexandria", "Alexandria relaxation paths, JSON", alexandria.read),
-        Format("deepmd/npy", "DeePMD folders, plain or mixed; LAMKit data sets", deepmd.read),
+        Format(
+            "deepmd/npy",
+            "DeePMD folders, plain or mixed; LAMKit data sets",
+            deepmd.read,
+            cut=deepmd.cut,
+            read_range=deepmd.read_range,
+        ),
     )
 }
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from lamkit.data.formats.labels import labelled_frame
-from lamkit.data.formats.reading import Dropped, ReadOptions, Remark
+from lamkit.data.formats.reading import Dropped, Range, ReadOptions, Remark
 from lamkit.data.frame import Frame
 from lamkit.errors import UserError
 
@@ -17,12 +18,34 @@ _HIDDEN = "lamkit_"  # keeps ASE from interpreting a key: it accepts a stress of
 
 def read_extxyz(file: Path, source: str, options: ReadOptions) -> Iterator[Frame | Dropped | Remark]:
     """Frames of an extended XYZ file."""
+    n = 0
+    for thing in _frames(file, source, options, 0):
+        yield thing
+        n += 1
+    if n == 0:
+        raise UserError(f"{source}: no frame in it")
+
+
+def read_range(
+    file: Path, part: Range, source: str, options: ReadOptions
+) -> Iterator[Frame | Dropped | Remark]:
+    """Frames of a part of the file."""
+    with open(file, "rb") as handle:
+        handle.seek(part.start)
+        text = handle.read(part.stop - part.start).decode()
+    yield from _frames(io.StringIO(text), source, options, part.first)
+
+
+def _frames(
+    file: Path | io.StringIO, source: str, options: ReadOptions, first: int
+) -> Iterator[Frame | Dropped | Remark]:
+    """Frames of a text, the steps counted from ``first``."""
     import ase.io
 
-    step = -1
+    step = first - 1
     try:
         for step, atoms in enumerate(
-            ase.io.iread(file, index=":", format="extxyz", properties_parser=parse_header)
+            ase.io.iread(file, index=":", format="extxyz", properties_parser=parse_header), start=first
         ):
             results = dict(atoms.calc.results) if atoms.calc is not None else {}
             known = {**atoms.info, **atoms.arrays, **results}
@@ -38,8 +61,6 @@ def read_extxyz(file: Path, source: str, options: ReadOptions) -> Iterator[Frame
     except (OSError, ValueError, KeyError, IndexError, StopIteration, RuntimeError) as error:
         words = str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
         raise UserError(f"{source}: frame {step + 1}: {words}") from None
-    if step < 0:
-        raise UserError(f"{source}: no frame in it")
 
 
 def parse_header(text: str) -> dict[str, Any]:
