@@ -208,7 +208,8 @@ def read_steps(stream: TextIO, header: Header, first_line: str, n_atoms: int) ->
     parser = _Parser(stream, header, n_atoms)
     line = first_line
     while line:
-        if _MARK.search(line):
+        first = line.lstrip()[:1]
+        if (first > "9" or first == "-") and _MARK.search(line):  # most lines are numbers
             yield from parser.feed(line)
         line = stream.readline()
     yield from parser.end()
