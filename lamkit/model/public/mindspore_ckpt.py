@@ -24,6 +24,7 @@ TYPES = {
     "Float64": "<f8", "Float32": "<f4", "Float16": "<f2", "Int64": "<i8", "Int32": "<i4", "Int16": "<i2",
     "Int8": "i1", "UInt8": "u1", "Bool": "?",
 }  # fmt: skip
+MAX_BYTES = 1 << 31
 CHECKSUM = b"crc_num"
 CHECKSUM_BYTES = len(CHECKSUM) + 10
 
@@ -45,6 +46,10 @@ def read_mindspore(path: Path) -> dict[str, LazyArray]:
     """
     from google.protobuf.message import DecodeError
 
+    if (size := path.stat().st_size) >= MAX_BYTES:
+        raise UserError(
+            f"{path}: {size} bytes; a MindSpore checkpoint of an Orb model has a tenth of a gigabyte"
+        )
     data = path.read_bytes()
     if data[-CHECKSUM_BYTES:-10] == CHECKSUM:
         data, expected = data[:-CHECKSUM_BYTES], int.from_bytes(data[-10:], "big")
@@ -116,10 +121,11 @@ def _message() -> Any:
 
 # MindSpore's own names of what torch calls weight and bias.
 _PARTS = {"gamma": "weight", "beta": "bias", "embedding_table": "weight", "weight": "weight", "bias": "bias"}
-# A network in the public names, and the numbered members that MindSpore's port puts in place of them.
-_NETWORKS = (
-    r"(?:graph_head|node_head|stress_head|heads\.\w+)\.mlp|model\.(?:_encoder|gnn_stacks\.\d+|_decoder)\.\w+"
-)
+# A network under its public name. The port puts numbered members in it: linear layers, activations (without
+# arrays) and at the end the norm.
+_NETWORK = r"((?:graph_head|node_head|stress_head|heads\.\w+)\.mlp|model\.(?:_encoder|gnn_stacks\.\d+|_decoder)\.\w+)"
+_MEMBER = re.compile(_NETWORK + r"((?:\.\d{1,4})+)\.(weight|bias)")
+_NORM = re.compile(_NETWORK + r"(?:\.\d{1,4})+\.(gamma|beta)")
 
 
 def public_names(arrays: Mapping[str, LazyArray], where: str) -> dict[str, LazyArray]:
@@ -132,7 +138,12 @@ def public_names(arrays: Mapping[str, LazyArray], where: str) -> dict[str, LazyA
     Raises:
         UserError: neither names nor order and shapes fit.
     """
-    renamed = {_renamed(name, arrays): array for name, array in arrays.items()}
+    members: dict[str, set[int]] = {}
+    for name in arrays:
+        if match := _MEMBER.fullmatch(name):
+            members.setdefault(match[1], set()).add(_number(match[2]))
+    ranks = {network: {n: k for k, n in enumerate(sorted(found))} for network, found in members.items()}
+    renamed = {_renamed(name, ranks): array for name, array in arrays.items()}
     if len(renamed) < len(arrays):
         raise UserError(f"{where}: several arrays would get the same public name; its naming is not known")
     if any(name.startswith("model.") or ".mlp." in name for name in renamed):
@@ -140,23 +151,20 @@ def public_names(arrays: Mapping[str, LazyArray], where: str) -> dict[str, LazyA
     return by_order(arrays, where)
 
 
-def _renamed(name: str, arrays: Mapping[str, LazyArray]) -> str:
-    match = re.fullmatch(rf"({_NETWORKS})((?:\.\d+)+)\.(weight|bias|gamma|beta)", name)
-    if match is None:
-        stem, _, last = name.rpartition(".")
-        return f"{stem}.{_PARTS.get(last, last)}"
-    network, place, part = match.groups()
-    if part in ("gamma", "beta"):
-        return f"{network}.layer_norm.{_PARTS[part]}"
-    # Members without numbers (activations) are counted, too: the k-th linear layer has the k-th number.
-    members = sorted({int(m[2].rsplit(".", 1)[1]) for n in arrays if (m := _linear_of(network, n))})
-    k = members.index(int(place.rsplit(".", 1)[1]))
-    inner = network if network.endswith(".mlp") else f"{network}.mlp"
-    return f"{inner}.NN-{k}.{part}"
+def _renamed(name: str, ranks: Mapping[str, Mapping[int, int]]) -> str:
+    """``ranks``: network → number of a member → its rank among the linear layers."""
+    if match := _MEMBER.fullmatch(name):
+        network, place, part = match.groups()
+        inner = network if network.endswith(".mlp") else f"{network}.mlp"
+        return f"{inner}.NN-{ranks[network][_number(place)]}.{part}"
+    if match := _NORM.fullmatch(name):
+        return f"{match[1]}.layer_norm.{_PARTS[match[2]]}"
+    stem, _, last = name.rpartition(".")
+    return f"{stem}.{_PARTS.get(last, last)}"
 
 
-def _linear_of(network: str, name: str) -> re.Match[str] | None:
-    return re.fullmatch(rf"({re.escape(network)})((?:\.\d+)+)\.(?:weight|bias)", name)
+def _number(place: str) -> int:
+    return int(place.rsplit(".", 1)[1])
 
 
 def by_order(arrays: Mapping[str, LazyArray], where: str) -> dict[str, LazyArray]:

@@ -24,6 +24,7 @@ OLD_HEADS = {"graph_head.": "heads.energy.", "node_head.": "heads.forces.", "str
 # Part of a head although upstream names it beside the heads; per head in LAMKit.
 OF_A_HEAD = ("heads.", "grad_forces_normalizer.", "grad_stress_normalizer.")
 COUNTER = "num_batches_tracked"
+MAX_NAME = 300  # characters
 
 
 def public_shapes(trunk: TrunkConfig) -> dict[str, tuple[int, ...]]:
@@ -127,11 +128,13 @@ def canonical(
         Public name → name in the file; and what was left out on purpose: reason → names in the file.
 
     Raises:
-        UserError: two names become one, or fewer layers than wanted.
+        UserError: two names become one, an absurd name, or fewer layers than wanted.
     """
     found: dict[str, str] = {}
     left_out: dict[str, list[str]] = {}
     originals = list(names)
+    if long := [name for name in originals if len(name) > MAX_NAME]:
+        raise UserError(f"{where}: an array has a name of {len(long[0])} characters: {shown(long[0])}")
     current = [(_new_head(name), name) for name in originals]
     if not any(name.startswith("heads.") for name, _ in current):
         current = [(f"model.{name}", original) for name, original in current]

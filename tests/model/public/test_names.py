@@ -116,6 +116,11 @@ def test_one_array_under_two_spellings_is_an_error():
         canonical(["graph_head.x", "heads.energy.x"], where="FILE")
 
 
+def test_an_absurd_name_is_refused_at_once():
+    with pytest.raises(UserError, match="a name of 6000001 characters"):
+        canonical(["model." * 1_000_000 + "x"], where="FILE")
+
+
 @pytest.mark.parametrize(
     "gone", ["model._encoder._node_fn.mlp.NN-1.bias", "model.gnn_stacks.1._send_attn.weight"]
 )
