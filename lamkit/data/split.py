@@ -36,6 +36,7 @@ from lamkit.errors import UserError
 
 __all__ = ["By", "SplitPlan", "Stratum", "plan_split", "split_indices"]
 
+RARE = 10  # units with an element: with more of them, some are trained on anyway
 GAP = 0.02  # of a trajectory, at each cut: frames that stand in no part
 
 
@@ -150,8 +151,8 @@ def _dealt(
 ) -> NDArray[np.int64] | None:
     """Part of each frame; None if the units are too few or too uneven.
 
-    Units that are largely alike are dealt as one, and those with the only frames of an element go to the largest
-    part, unless nothing else is left to deal then; what that means is left out or said afterwards.
+    Units that are largely alike are dealt as one, and a unit with each rare element goes to the largest part,
+    unless nothing else is left to deal then; what that means is left out or said afterwards.
     """
     linked = units if classes is None else link(units, classes)
     for some in (linked, units) if linked is not units else (units,):
@@ -168,9 +169,14 @@ def _parts(part_of: NDArray[np.int64], shares: Mapping[str, float]) -> dict[str,
 
 
 def _pinned(dataset: Dataset | View, units: Units) -> NDArray[np.bool_]:
-    """Units that hold the only frames with some element: nothing could be said of it without training on it."""
+    """One unit for each rare element: nothing can be said of an element that is not trained on."""
     present = elements_of(dataset, units)
-    return present[:, present.sum(axis=0) == 1].any(axis=1)
+    pinned = np.zeros(len(units.keys), dtype=bool)
+    for column in present.T[present.sum(axis=0) < RARE]:
+        members = np.flatnonzero(column)
+        if len(members):
+            pinned[members[np.argmin(units.keys[members])]] = True
+    return pinned
 
 
 def _warning_of_leaks(dataset: Dataset | View) -> list[str]:

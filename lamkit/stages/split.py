@@ -75,9 +75,11 @@ def run(options: Options, out: Path | None) -> dict[str, Any]:
     log.info("%s", table(rows, ("part", "frames", "written to")))
     if out is None:
         log.info(
-            "pretrain, finetune and evaluate --data %s use these parts%s",
+            "pretrain, finetune and evaluate use these parts of %s%s",
             options.data,
-            "" if options.name == split_file.DEFAULT else f" where the split '{options.name}' is named",
+            ""
+            if options.name == split_file.DEFAULT
+            else f" where it is named: --set train.split={options.name}, evaluate --split {options.name}",
         )
     return {
         "parts": {part: len(indices) for part, indices in plan.parts.items()},
