@@ -30,6 +30,8 @@ make_environment() {
     "$python" -c 'import ensurepip' 2>/dev/null || install_packages python3.11-venv
     # MindSpore's wheel needs GNU OpenMP from the system
     "$python" -c 'import ctypes; ctypes.CDLL("libgomp.so.1")' 2>/dev/null || install_packages libgomp1
+    # LAMKit compiles its operators for this processor at first use; it also runs without, slower
+    command -v g++ >/dev/null || install_packages g++
     "$python" -m venv "$folder"
     "$folder/bin/python" -m pip install --quiet --upgrade pip
 }

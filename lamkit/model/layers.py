@@ -17,6 +17,8 @@ from lamkit.model.gradients import MeanSquare, Silu
 from lamkit.model.native import cells
 
 START_GAIN, START_BIAS = 1.5, 0.1
+# Numbers of a hidden layer that predictions keep for the forces; beyond (256 MB), time is given for memory.
+KEPT = 2**26
 Named = Iterator[tuple[str, Parameter]]
 
 
@@ -155,7 +157,7 @@ class Mlp(nn.Cell):
         self.first = Linear(n_in, hidden, rng, dtype)
         self.second = Linear(hidden, hidden, rng, dtype)
         self.third = Linear(hidden, n_out, rng, dtype)
-        self.normed = normed
+        self.normed, self.hidden = normed, hidden
         if normed:
             self.norm = norm(version, n_out, dtype)
         self.act = activation(version, dtype)
@@ -175,11 +177,9 @@ class Mlp(nn.Cell):
 
         ``inputs`` are rows [M, n_in], or edges, nodes, senders and receivers.
         """
-        w1, w2, w3, gain = self.first.weight, self.second.weight, self.third.weight, self.norm.weight
-        shift = self.norm.bias if self.shifted else gain
-        weights = (w1, self.first.bias, w2, self.second.bias, w3, self.third.bias, gain, shift)
-        if self.lean and not self.twice:
-            return self.leanly(*inputs, *weights), ()
+        weights = self._weights()
+        if self.lean and (not self.twice or self._large(inputs[0])):
+            return self.leanly(*inputs, *weights), inputs
         if self.lean:
             # The weights are kept, packed: a parameter that two operators read is copied by MindSpore.
             out, h1, h2, y, packed = self.leanly.kept(*inputs, *weights)
@@ -187,11 +187,24 @@ class Mlp(nn.Cell):
         out, h1, h2, y = self.forward(*inputs, *weights)
         return out, (h1, h2, y)
 
+    def _weights(self) -> tuple[Tensor, ...]:
+        return (
+            self.first.weight, self.first.bias, self.second.weight, self.second.bias,
+            self.third.weight, self.third.bias, self.norm.weight,
+            self.norm.bias if self.shifted else self.norm.weight,
+        )  # fmt: skip
+
+    def _large(self, rows: Tensor) -> bool:
+        """Whether the hidden layers of these rows are made anew rather than kept."""
+        return rows.shape[0] * self.hidden > KEPT
+
     def pull(self, d_out: Tensor, kept: Any, *ends: Tensor) -> Any:
         """Gradient with respect to the rows, or to edges and nodes, from that of the output.
 
         ``ends`` are nodes, senders and receivers where the inputs were edges.
         """
+        if self.lean and self._large(d_out):
+            return self.leanly.pull_again(*kept, *self._weights(), d_out)
         if self.lean:
             return self.leanly.pull(d_out, kept[0], kept[1], kept[2], *ends, kept[3])
         out = self.backward(

@@ -6,9 +6,12 @@ import shutil
 
 import numpy as np
 import pytest
+from ase.build import bulk
 
+from lamkit.data.batch import Shape, collate, make_graph
+from lamkit.data.frame import from_atoms
 from lamkit.model.native import build
-from tests.model.small import SHAPE, batch_of, ms, small_potential, structures
+from tests.model.small import SHAPE, batch_of, ms, rattled, small_potential, structures
 
 from lamkit.model.inference import Predictor  # isort: skip
 from lamkit.model.native import cells  # isort: skip
@@ -78,7 +81,32 @@ def test_operators_agree_with_the_plain_network_to_double_precision(version, out
 
 
 @needs_compiler
-def test_results_do_not_depend_on_the_number_of_threads_or_on_the_run(monkeypatch):
+@pytest.mark.parametrize("version", ["v2", "v3"])
+def test_forces_are_the_same_where_hidden_layers_are_not_kept(version, monkeypatch):
+    batch = batch_of(structures())
+    found = []
+    for kept in (2**26, 0):
+        monkeypatch.setattr("lamkit.model.layers.KEPT", kept)
+        found.append(Predictor(potential_of(version, "conservative", monkeypatch, True)).predict(batch, 0))
+    mask = batch.node_mask > 0
+    np.testing.assert_allclose(found[1]["forces"][mask], found[0]["forces"][mask], rtol=0, atol=1e-13)
+    assert abs(found[0]["forces"][mask]).max() > 1e-3
+
+
+@needs_compiler
+def test_a_large_crystal_whose_edges_are_taken_in_chunks_has_the_forces_of_the_plain_network(monkeypatch):
+    graph = make_graph(from_atoms(rattled(bulk("Cu", cubic=True) * (7, 7, 7), size=0.1)), 4.0, 120)
+    assert len(graph.senders) > 16384
+    batch = collate([graph], Shape(1373, len(graph.senders) + 1, 2), np.zeros(119), np.float64)
+    native, plain = (
+        Predictor(potential_of("v3", "conservative", monkeypatch, on)).predict(batch, 0)["forces"]
+        for on in (True, False)
+    )
+    np.testing.assert_allclose(native, plain, rtol=0, atol=1e-9)
+
+
+@needs_compiler
+def test_two_runs_give_the_same_bits():
     batch = batch_of(structures(), SHAPE, np.float32)
     potential = small_potential(dtype=ms.float32)
     predictor = Predictor(potential)

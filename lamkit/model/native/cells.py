@@ -46,6 +46,8 @@ _COUNTS = {
     "forward_keep": 4,
     "forward_pack": 5,
     "row_pull": 1,
+    "row_pull_again": 1,
+    "edge_pull_again": 2,
     "edge_pull": 2,
     "row_pull_keep": 4,
     "edge_pull_keep": 5,
@@ -314,6 +316,9 @@ class Lean(nn.Cell):
                 lambda x, w1, b1, w2, b2, w3, b3, g, s: (*_kept(x[0], w3), [_room(n_in, hidden, w3[0], 0)]),
             )  # fmt: skip
             self.back = operator(version, dtype, "row_pull", lambda du, h1, h2, y, packed: [du[0], n_in])
+            self.anew = operator(
+                version, dtype, "row_pull_again", lambda x, w1, b1, w2, b2, w3, b3, g, s, du: x
+            )
         else:
             self.plain = operator(
                 version, dtype, "edge_forward",
@@ -329,6 +334,11 @@ class Lean(nn.Cell):
                 version, dtype, "edge_pull", lambda du, h1, h2, y, n, i, j, packed: ([du[0], n_in], n)
             )
 
+            self.anew = operator(
+                version, dtype, "edge_pull_again",
+                lambda e, n, i, j, w1, b1, w2, b2, w3, b3, g, s, du: (e, n),
+            )  # fmt: skip
+
     def construct(self, *inputs: Tensor) -> Any:
         """Output u of the same inputs as the forward cells."""
         return self.plain(*inputs)
@@ -340,6 +350,10 @@ class Lean(nn.Cell):
     def pull(self, *inputs: Tensor) -> Any:
         """From du and what :meth:`kept` gave (with nodes and ends before the weights) to dx, or de and dn."""
         return self.back(*inputs)
+
+    def pull_again(self, *inputs: Tensor) -> Any:
+        """From the inputs of :meth:`construct` and du to dx, or de and dn: nothing was kept."""
+        return self.anew(*inputs)
 
 
 def _room(n_in: int, hidden: int, n_out: int, nodes: int) -> int:

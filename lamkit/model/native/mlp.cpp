@@ -84,6 +84,26 @@ int pull(void** params, int64_t** shapes, bool edges) {
   });
 }
 
+// rows, [nodes, senders, receivers], W1, b1, W2, b2, W3, b3, gain, shift, du -> d_rows, [d_nodes]: a pull for which
+// nothing was kept
+template <typename T, typename Act, bool kCentred>
+int pull_again(void** params, int64_t** shapes, bool edges) {
+  return guarded([&] {
+    Call call{params, shapes};
+    Net<T> net;
+    typename Mlp<T, Act, kCentred>::Reverse g{};
+    net.M = call.dim(0);
+    net.rows = call.next<T>();
+    if (edges) ends(call, net);
+    widths(call, net, true);
+    weights<T>(call, net, true);
+    g.du = call.next<T>();
+    g.d_rows = call.next<T>();
+    if (edges) g.d_nodes = call.next<T>();
+    Mlp<T, Act, kCentred>::reverse(net, g);
+  });
+}
+
 // kKeep:  du, h1, h2, y, [nodes, senders, receivers], W1, W2, W3, gain -> d_rows, [d_nodes], a1, a2, dy
 // kTrain: du, [add1, add2, add_y], h1, h2, y, rows, [nodes, senders, receivers], W1, W2, W3, gain
 //         -> d_rows, [d_nodes], W1, b1, W2, b2, W3, b3, gain, shift
@@ -184,6 +204,8 @@ int row_forward_keep(LAMKIT_ARGS) { return forward<T, Act, kCentred>(params, sha
 int row_forward_pack(LAMKIT_ARGS) { return forward<T, Act, kCentred>(params, shapes, false, kPack); }
 int edge_pull(LAMKIT_ARGS) { return pull<T, Act, kCentred>(params, shapes, true); }
 int row_pull(LAMKIT_ARGS) { return pull<T, Act, kCentred>(params, shapes, false); }
+int edge_pull_again(LAMKIT_ARGS) { return pull_again<T, Act, kCentred>(params, shapes, true); }
+int row_pull_again(LAMKIT_ARGS) { return pull_again<T, Act, kCentred>(params, shapes, false); }
 int edge_pull_keep(LAMKIT_ARGS) { return reverse<T, Act, kCentred>(params, shapes, true, kKeep, false); }
 int row_pull_keep(LAMKIT_ARGS) { return reverse<T, Act, kCentred>(params, shapes, false, kKeep, false); }
 int edge_reverse(LAMKIT_ARGS) { return reverse<T, Act, kCentred>(params, shapes, true, kTrain, false); }

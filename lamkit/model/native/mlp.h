@@ -24,7 +24,7 @@ struct Net {
 };
 
 // Scratch slots of Arena, one per purpose.
-enum Slot : size_t { kW1, kW2, kW3, kPacked, kNodes, kSent, kReceived, kBlocks, kK1, kK2, kY, kNorm, kOuter, kOuter2 };
+enum Slot : size_t { kW1, kW2, kW3, kPacked, kNodes, kSent, kReceived, kSentIn, kReceivedIn, kBlocks, kK1, kK2, kY, kNorm, kOuter, kOuter2 };
 
 template <bool kCentred, typename T>
 struct Norm {
@@ -133,34 +133,13 @@ class Mlp {
     }
     const Widths w(net);
     in_blocks(net.M, w, [&](long m0, long m1, T* x, T* a, T* b) {
-      const long rows = m1 - m0, real = net.H;
-      copy_rows(net.rows + m0 * net.K, net.K, rows, x, w.small);
-      block_product(x, w.small, rows, w1, a, w.big);
+      const long rows = m1 - m0;
+      T *p = h1 ? h1 + m0 * net.H : nullptr, *q = h2 ? h2 + m0 * net.H : nullptr;
+      hidden(net, w, w1, w2, w3, sent, received, m0, rows, x, a, b, p, q);
       for (long i = 0; i < rows; i++) {
-        T* row = a + i * w.big;
-        if (net.N) {
-          const T* s = sent + net.senders[m0 + i] * real;
-          const T* r = received + net.receivers[m0 + i] * real;
-          for (long j = 0; j < real; j++) row[j] += s[j] + r[j];
-        } else {
-          for (long j = 0; j < real; j++) row[j] += net.b1[j];
-        }
-        if (h1) std::memcpy(h1 + (m0 + i) * real, row, real * sizeof(T));
-        activate(row, real);
-      }
-      block_product(a, w.big, rows, w2, b, w.big);
-      for (long i = 0; i < rows; i++) {
-        T* row = b + i * w.big;
-        for (long j = 0; j < real; j++) row[j] += net.b2[j];
-        if (h2) std::memcpy(h2 + (m0 + i) * real, row, real * sizeof(T));
-        activate(row, real);
-      }
-      block_product(b, w.big, rows, w3, x, w.small);
-      for (long i = 0; i < rows; i++) {
-        T* row = x + i * w.small;
-        for (long j = 0; j < net.O; j++) row[j] += net.b3[j];
-        if (y) std::memcpy(y + (m0 + i) * net.O, row, net.O * sizeof(T));
-        N_::value(row, net.gain, net.shift, u + (m0 + i) * net.O, a, net.O);
+        const long o = (m0 + i) * net.O;
+        if (y) std::memcpy(y + o, x + i * w.small, net.O * sizeof(T));
+        N_::value(x + i * w.small, net.gain, net.shift, u + o, a, net.O);
       }
     });
   }
@@ -185,34 +164,70 @@ class Mlp {
       packed = memory;
     }
     const Backward<T> back(net, packed);
+    // Without weight gradients, what goes from edges to nodes is summed chunk by chunk: memory stays small.
+    const long chunk = weights || !net.N ? net.M : std::min<long>(net.M, 16384);
     const bool need1 = weights || net.N;
-    T* k1 = need1 ? arena.get<T>(kK1, net.M * net.H) : nullptr;
+    T* k1 = need1 ? arena.get<T>(kK1, chunk * net.H) : nullptr;
     T* k2 = weights ? arena.get<T>(kK2, net.M * net.H) : nullptr;
     T* dy = g.dy ? g.dy : weights ? arena.get<T>(kY, net.M * net.O) : nullptr;
     T* units = weights ? arena.get<T>(kNorm, net.M * net.O) : nullptr;
-    const Widths w(net);
-    in_blocks(net.M, w, [&](long m0, long m1, T* x, T* a, T* b) {
-      const long rows = m1 - m0, O = net.O;
-      for (long i = 0; i < rows; i++) {
-        const long m = m0 + i;
-        T* row = x + i * w.small;
-        N_::reverse(g.y + m * O, back.gain, g.du + m * O, row, a, O);
-        if (units)
-          for (long j = 0; j < O; j++) units[m * O + j] = a[j] * g.du[m * O + j];
-        if (g.add_y)
-          for (long j = 0; j < O; j++) row[j] += g.add_y[m * O + j];
-        if (dy) std::memcpy(dy + m * O, row, O * sizeof(T));
+    T *sent = nullptr, *received = nullptr;
+    const T *sent_in = nullptr, *received_in = nullptr;
+    Packed<T> w1{}, w2{}, w3{};
+    const bool again = g.h1 == nullptr;  // the hidden layers were not kept: make them once more
+    if (again) {
+      w1 = pack_transposed(net.W1, net.width(), net.H, net.K, kW1);
+      w2 = pack_transposed(net.W2, net.H, net.H, net.H, kW2);
+      w3 = pack_transposed(net.W3, net.H, net.O, net.H, kW3);
+      if (net.N) {
+        sent_in = at_nodes(net, net.nodes, net.W1 + net.K, net.b1, kSentIn);
+        received_in = at_nodes(net, net.nodes, net.W1 + net.K + net.D, nullptr, kReceivedIn);
       }
-      block_product(x, w.small, rows, back.w3, b, w.big);
-      through(net, b, w.big, m0, rows, g.h2, g.add2, g.a2, k2);
-      block_product(b, w.big, rows, back.w2, a, w.big);
-      through(net, a, w.big, m0, rows, g.h1, g.add1, g.a1, k1);
-      block_product(a, w.big, rows, back.w1, x, w.small);
-      for (long i = 0; i < rows; i++) std::memcpy(g.d_rows + (m0 + i) * net.K, x + i * w.small, net.K * sizeof(T));
-    });
+    }
     if (net.N) {
-      T *sent, *received;
-      gather_sums(net, k1, sent, received);
+      sent = arena.get<T>(kSent, net.N * net.H);
+      received = arena.get<T>(kReceived, net.N * net.H);
+      std::fill(sent, sent + net.N * net.H, T(0));
+      std::fill(received, received + net.N * net.H, T(0));
+    }
+    const Widths w(net, again ? 2 : 1);
+    for (long c0 = 0; c0 < net.M; c0 += chunk) {
+      const long c1 = std::min(net.M, c0 + chunk);
+      in_blocks(c1 - c0, w, [&](long from, long to, T* x, T* a, T* b) {
+        const long m0 = c0 + from, rows = to - from, O = net.O;
+        const T *h1 = g.h1, *h2 = g.h2, *y = g.y;
+        if (again) {
+          T *p = b + w.rows * w.big, *q = p + w.rows * w.big, *r = q + w.rows * w.big;
+          hidden(net, w, w1, w2, w3, sent_in, received_in, m0, rows, x, a, b, p, q);
+          for (long i = 0; i < rows; i++) std::memcpy(r + i * O, x + i * w.small, O * sizeof(T));
+          h1 = p - m0 * net.H;
+          h2 = q - m0 * net.H;
+          y = r - m0 * O;
+        }
+        for (long i = 0; i < rows; i++) {
+          const long m = m0 + i;
+          T* row = x + i * w.small;
+          N_::reverse(y + m * O, back.gain, g.du + m * O, row, a, O);
+          if (units)
+            for (long j = 0; j < O; j++) units[m * O + j] = a[j] * g.du[m * O + j];
+          if (g.add_y)
+            for (long j = 0; j < O; j++) row[j] += g.add_y[m * O + j];
+          if (dy) std::memcpy(dy + m * O, row, O * sizeof(T));
+        }
+        block_product(x, w.small, rows, back.w3, b, w.big);
+        through(net, b, w.big, m0, rows, h2, g.add2, g.a2, k2);
+        block_product(b, w.big, rows, back.w2, a, w.big);
+        through(net, a, w.big, m0, rows, h1, g.add1, g.a1, k1 ? k1 - c0 * net.H : nullptr);
+        block_product(a, w.big, rows, back.w1, x, w.small);
+        for (long i = 0; i < rows; i++)
+          std::memcpy(g.d_rows + (m0 + i) * net.K, x + i * w.small, net.K * sizeof(T));
+      });
+      if (net.N) {
+        segment(net, net.senders, c0, c1, k1, sent);
+        segment(net, net.receivers, c0, c1, k1, received);
+      }
+    }
+    if (net.N) {
       nodes_from_sums(net, back, sent, received, g.d_nodes);
       if (weights) {
         outer(net.N, net.H, net.D, sent, net.nodes, g.W1 + net.K, net.width());
@@ -282,8 +297,10 @@ class Mlp {
     });
     outer(net.M, net.H, net.K, k1, g.t_rows, g.W1, net.width());
     if (net.N) {
-      T *of_sent, *of_received;
-      gather_sums(net, k1, of_sent, of_received);
+      T *of_sent = arena.get<T>(kSent, net.N * net.H), *of_received = arena.get<T>(kReceived, net.N * net.H);
+      for (T* sums : {of_sent, of_received}) std::fill(sums, sums + net.N * net.H, T(0));
+      segment(net, net.senders, 0, net.M, k1, of_sent);
+      segment(net, net.receivers, 0, net.M, k1, of_received);
       outer(net.N, net.H, net.D, of_sent, g.t_nodes, g.W1 + net.K, net.width());
       outer(net.N, net.H, net.D, of_received, g.t_nodes, g.W1 + net.K + net.D, net.width());
     }
@@ -291,22 +308,54 @@ class Mlp {
 
  private:
   struct Widths {
-    long big, small, rows;
-    explicit Widths(const Net<T>& net) : big(stride<T>(net.H)), small(stride<T>(std::max(net.K, net.O))) {
-      rows = block_rows<T>(net.M, net.H);
+    long big, small, rows, blocks;
+    // bigs: pairs of big blocks that a thread holds
+    explicit Widths(const Net<T>& net, int bigs = 1) : big(stride<T>(net.H)), small(stride<T>(std::max(net.K, net.O))) {
+      rows = block_rows<T>(net.M, net.H * bigs);
+      blocks = bigs == 1 ? 2 : 5;  // a, b and, where layers are made again, h1, h2, y
     }
   };
 
-  // work(first row, last row, small block, big block, big block)
+  // work(first row, last row, small block, big block, big block; further big blocks follow)
   template <typename Work>
   static void in_blocks(long M, const Widths& w, Work work) {
     Pool& pool = Pool::instance();
-    const long room = w.rows * (w.small + 2 * w.big);
+    const long room = w.rows * (w.small + w.blocks * std::max(w.big, w.small));
     T* scratch = Arena::instance().get<T>(kBlocks, room * pool.threads());
     pool.run((M + w.rows - 1) / w.rows, [&](long piece, int thread) {
       T* x = scratch + thread * room;
       work(piece * w.rows, std::min(M, (piece + 1) * w.rows), x, x + w.rows * w.small, x + w.rows * (w.small + w.big));
     });
+  }
+
+  // Rows m0 ... up to y (before the norm), which is left in x; h1 and h2 go to p and q [rows, H] unless null.
+  static void hidden(const Net<T>& net, const Widths& w, const Packed<T>& w1, const Packed<T>& w2, const Packed<T>& w3,
+                     const T* sent, const T* received, long m0, long rows, T* x, T* a, T* b, T* p, T* q) {
+    const long H = net.H;
+    copy_rows(net.rows + m0 * net.K, net.K, rows, x, w.small);
+    block_product(x, w.small, rows, w1, a, w.big);
+    for (long i = 0; i < rows; i++) {
+      T* row = a + i * w.big;
+      if (net.N) {
+        const T* s = sent + net.senders[m0 + i] * H;
+        const T* r = received + net.receivers[m0 + i] * H;
+        for (long j = 0; j < H; j++) row[j] += s[j] + r[j];
+      } else {
+        for (long j = 0; j < H; j++) row[j] += net.b1[j];
+      }
+      if (p) std::memcpy(p + i * H, row, H * sizeof(T));
+      activate(row, H);
+    }
+    block_product(a, w.big, rows, w2, b, w.big);
+    for (long i = 0; i < rows; i++) {
+      T* row = b + i * w.big;
+      for (long j = 0; j < H; j++) row[j] += net.b2[j];
+      if (q) std::memcpy(q + i * H, row, H * sizeof(T));
+      activate(row, H);
+    }
+    block_product(b, w.big, rows, w3, x, w.small);
+    for (long i = 0; i < rows; i++)
+      for (long j = 0; j < net.O; j++) x[i * w.small + j] += net.b3[j];
   }
 
   static void copy_rows(const T* from, long width, long rows, T* to, long ld) {
@@ -407,19 +456,11 @@ class Mlp {
     });
   }
 
-  // Rows of k summed over the edges that each node sends and receives, in the order of the edges.
-  static void gather_sums(const Net<T>& net, const T* k, T*& sent, T*& received) {
-    sent = Arena::instance().get<T>(kSent, net.N * net.H);
-    received = Arena::instance().get<T>(kReceived, net.N * net.H);
-    segment(net, net.senders, k, sent);
-    segment(net, net.receivers, k, received);
-  }
-
-  static void segment(const Net<T>& net, const int* index, const T* k, T* out) {
-    const Order order(index, net.M, net.N);
+  // Adds rows of k, of the edges c0 ... c1, to the nodes at one of their ends, in the order of the edges.
+  static void segment(const Net<T>& net, const int* index, long c0, long c1, const T* k, T* out) {
+    const Order order(index + c0, c1 - c0, net.N);
     Pool::instance().run(net.N, [&](long i, int) {
       T* row = out + i * net.H;
-      std::fill(row, row + net.H, T(0));
       order.each(i, [&](long m) {
         const T* from = k + m * net.H;
         for (long j = 0; j < net.H; j++) row[j] += from[j];
