@@ -31,6 +31,7 @@ from lamkit.train.checkpoint import MODEL, Checkpoint, read
 if TYPE_CHECKING:
     from ase import Atoms
 
+CONDITIONS = ("charge", "spin")  # in atoms.info, for models that are conditioned on them
 BATCH_EDGES = 14_000  # of one batched evaluation, which fills a shape of 2**14; one frame may have more
 
 
@@ -110,6 +111,13 @@ class LamCalculator(Calculator):
         edges = self._skin.edges(frame.positions, frame.cell, frame.pbc)
         result = self._evaluate([frame], [self._graph(frame, edges)], latent=False)[0]
         self.results = {**result, "free_energy": result["energy"]}
+
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """What changed since the last result; for conditioned models charge and spin count, too."""
+        changes: list[str] = super().check_state(atoms, tol=tol)
+        if self.trunk.conditioning and self.atoms is not None:
+            changes += [k for k in CONDITIONS if self.atoms.info.get(k) != atoms.info.get(k)]
+        return changes
 
     def reset(self) -> None:
         """Forget the last structure and its neighbours; what is compiled stays."""
@@ -212,16 +220,22 @@ class LamCalculator(Calculator):
     def _checked(self, atoms: Atoms, where: str = "") -> Frame:
         """The structure as a frame, or what is wrong with it."""
         check_structure(atoms, where)
+        at = f"{where}: " if where else ""
+        missing = [k for k in CONDITIONS if k not in atoms.info]
+        if self.trunk.conditioning and missing:
+            raise UserError(
+                f"{at}has no {' and no '.join(missing)}, which this model needs; set atoms.info['charge'] (in e) "
+                "and atoms.info['spin'] (multiplicity), in a file charge=0 spin=1"
+            )
         known = {NUMBERS[s] for s in self._checkpoint.elements[self._head]}
         unknown = [SYMBOLS[z] for z in np.unique(atoms.numbers) if z not in known]
         if unknown:
-            at = f"{where}: " if where else ""
             raise UserError(
                 f"{at}{', '.join(sorted(unknown))}: head '{self._head}' of {self.path} was not trained on "
                 f"{'this element' if len(unknown) == 1 else 'these elements'}; "
                 f"it knows {', '.join(self.elements)}. Take another head or fine-tune one on such data"
             )
-        conditions = {k: atoms.info[k] for k in ("charge", "spin") if k in atoms.info}
+        conditions = {k: atoms.info[k] for k in CONDITIONS if k in atoms.info}
         return make_frame(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, info=conditions)
 
 

@@ -296,6 +296,20 @@ def test_constraints_are_ases_business(calculator, alloy):
     np.testing.assert_array_equal(calculator.predict([alloy])[0]["forces"], free)
 
 
+def test_charge_and_spin_are_part_of_the_structure_where_the_model_knows_them(tmp_path):
+    path = tiny_checkpoint(tmp_path / "model", heads=("one",), conditioning=True)
+    water = molecule("H2O")
+    water.calc = LamCalculator(path)
+    with pytest.raises(UserError, match="has no charge and no spin"):
+        water.get_potential_energy()
+    water.info |= {"charge": 0, "spin": 1}
+    neutral = water.get_potential_energy()
+    water.info["charge"] = 1
+    assert water.get_potential_energy() != neutral
+    with pytest.raises(UserError, match="structure 1: has no charge"):
+        water.calc.predict([water, molecule("H2O")])
+
+
 def test_a_supercell_has_the_energy_per_atom_of_its_cell_to_single_precision(calculator, alloy):
     small, large = calculator.predict([alloy, alloy * (2, 2, 2)])
     baseline = REFERENCE_AL + (len(alloy) - 1) * REFERENCE_CU
