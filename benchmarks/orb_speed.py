@@ -55,7 +55,6 @@ def lamkit_call(job: str, model: str, n_atoms: int, neighbors: int):
     """A function that does the job once."""
     from lamkit import config, presets
     from lamkit.data.batch import Shape, collate, make_graph
-    from lamkit.data.frame import from_atoms
     from lamkit.model.config import TrunkConfig
     from lamkit.model.runtime import setup
 
@@ -67,9 +66,7 @@ def lamkit_call(job: str, model: str, n_atoms: int, neighbors: int):
     trunk = trunk.model_copy(update={"max_neighbors": neighbors})
     frames = cells() if job == "training" else [crystal(n_atoms)]
     graphs = [make_graph(_labelled(a), trunk.cutoff, neighbors) for a in frames]
-    shape = Shape(
-        sum(len(a) for a in frames) + 1, sum(len(g.senders) for g in graphs) + 1, len(frames) + 1
-    )
+    shape = Shape(sum(len(a) for a in frames) + 1, sum(len(g.senders) for g in graphs) + 1, len(frames) + 1)
     batch = collate(graphs, shape, np.zeros(119))
     potential = Potential(trunk, ["x"])
     if job == "inference":
@@ -171,14 +168,16 @@ class Side:
         command = [python, __file__, "--serve", side, job, model, str(n_atoms), str(neighbors)]
         environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
-        )
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            text=True, env=environment,
+        )  # fmt: skip
         self.times: list[float] = []
         self.memory = float("nan")
         # Engines may print of their own before they are ready; the end of the stream means they failed.
         self.alive = any(line.strip() == "ready" for line in iter(self.process.stdout.readline, ""))
 
     def call(self) -> None:
+        """Do the job once and note time and memory."""
         self.process.stdin.write("\n")
         self.process.stdin.flush()
         seconds, memory = self.process.stdout.readline().split()
@@ -186,11 +185,14 @@ class Side:
         self.memory = float(memory)
 
     def close(self) -> None:
+        """End the process."""
         self.process.kill()
         self.process.wait()
 
 
-def compare(orb: str, sides: list[str], job: str, model: str, n_atoms: int, neighbors: int, repeats: int) -> dict:
+def compare(
+    orb: str, sides: list[str], job: str, model: str, n_atoms: int, neighbors: int, repeats: int
+) -> dict:
     """Times in ms (smallest, median) and peak memory in GB of each side."""
     running = {
         s: Side(sys.executable if s == "lamkit" else orb, s, job, model, n_atoms, neighbors) for s in sides
@@ -223,7 +225,9 @@ def row(r: dict) -> str:
         else "–"
         for name in ("eager", "compiled")
     ]
-    memory = f"{ours['peak_gb']:.2f} / {r['eager']['peak_gb']:.2f}" if "eager" in r else f"{ours['peak_gb']:.2f}"
+    memory = (
+        f"{ours['peak_gb']:.2f} / {r['eager']['peak_gb']:.2f}" if "eager" in r else f"{ours['peak_gb']:.2f}"
+    )
     return (
         f"| {r['job']} | {r['model']} | {r['atoms']} | {r['neighbors']} | {' | '.join(cells_)} "
         f"| {' | '.join(ratios)} | {memory} |"

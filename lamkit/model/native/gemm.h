@@ -64,8 +64,10 @@ Packed<T> pack(const T* w, long ld, long K, long N, T* out) {
   Pool::instance().run(padded<T>(N) / kCols<T>, [=](long j, int) {
     T* panel = out + j * K * kCols<T>;
     const long n = std::min<long>(kCols<T>, N - j * kCols<T>);
-    for (long k = 0; k < K; k++)
-      for (long c = 0; c < kCols<T>; c++) panel[k * kCols<T> + c] = c < n ? w[k * ld + j * kCols<T> + c] : T(0);
+    for (long k = 0; k < K; k++) {
+      std::memcpy(panel + k * kCols<T>, w + k * ld + j * kCols<T>, n * sizeof(T));
+      std::fill(panel + k * kCols<T> + n, panel + (k + 1) * kCols<T>, T(0));
+    }
   });
   return {out, K, N};
 }
@@ -85,14 +87,21 @@ void block_product(const T* a, long lda, long rows, const Packed<T>& b, T* c, lo
     }
 }
 
-// Rows per block: as many as leave room for two blocks in the second-level cache, an even share per thread.
+// Rows per block: few enough for two blocks in the second-level cache, and such that the threads end together.
 template <typename T>
 long block_rows(long M, long width) {
-  const long limit = std::max<long>(kRows, 280000 / static_cast<long>(sizeof(T)) / std::max<long>(width, 64) / kRows * kRows);
-  const long threads = Pool::instance().threads();
-  const long rounds = (M + limit * threads - 1) / (limit * threads);
-  const long share = (M + rounds * threads - 1) / (rounds * threads);
-  return std::max<long>(kRows, (share + kRows - 1) / kRows * kRows);
+  const long most = std::max<long>(1, 290000 / static_cast<long>(sizeof(T)) / std::max<long>(width, 64) / kRows);
+  const long tiles = (M + kRows - 1) / kRows, threads = Pool::instance().threads();
+  long best = 1, shortest = std::numeric_limits<long>::max();
+  for (long size = most; size >= std::min<long>(most, 2); size--) {
+    const long blocks = (tiles + size - 1) / size;
+    const long length = (blocks + threads - 1) / threads * size;  // tiles of the thread that ends last
+    if (length < shortest) {
+      shortest = length;
+      best = size;
+    }
+  }
+  return best * kRows;
 }
 
 // C [N, K] = sum over rows m of G(m, :)^T X(m, :), in chunks of rows, both factors made by functors:
