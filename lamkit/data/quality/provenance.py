@@ -26,10 +26,10 @@ def machine_learned(frame: Frame, rules: Rules) -> Finding | None:
 
 def non_self_consistent(frame: Frame, rules: Rules) -> Finding | None:
     """A band-structure run: its density is that of another structure or k-grid (trap A5)."""
-    icharg, ialgo = float(frame.info.get("icharg", 0)), float(frame.info.get("ialgo", 38))
+    icharg, ialgo = int(frame.info.get("icharg", 0)), int(frame.info.get("ialgo", 38))
     reason = None
     if icharg >= NON_SELF_CONSISTENT:
-        reason = f"not self-consistent (ICHARG = {int(icharg)}): its energies are no ground-state energies"
+        reason = f"not self-consistent (ICHARG = {icharg}): its energies are no ground-state energies"
     elif ialgo in NO_MINIMISATION:
         reason = f"not self-consistent (ALGO = {NO_MINIMISATION[ialgo]}): its energies are no ground-state energies"
     return found("non_self_consistent", rules.checks.non_self_consistent, reason)
