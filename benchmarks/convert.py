@@ -32,21 +32,14 @@ MOST_PIECES = 25  # of a big file that one worker reads, 8 MiB each
 MIXED_FRAMES = 3000  # frames of the comparison on DeePMD folders
 
 
-def resident(root: int) -> int:
-    """Resident bytes of a process and all that it started."""
-    parents, sizes = {}, {}
-    for place in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError, IndexError, ValueError):
-            text = Path(f"/proc/{place}/stat").read_text()
-            fields = text.rpartition(")")[2].split()
-            parents[int(place)], sizes[int(place)] = (
-                int(fields[1]),
-                int(fields[21]) * os.sysconf("SC_PAGE_SIZE"),
-            )
-    family = {root}
-    while more := {p for p, parent in parents.items() if parent in family} - family:
-        family |= more
-    return sum(sizes.get(p, 0) for p in family)
+def resident(pid: int) -> int:
+    """Resident bytes of a process and of those that it started."""
+    total = 0
+    with contextlib.suppress(OSError, IndexError, ValueError):  # it may end while it is looked at
+        total = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            total += sum(resident(int(child)) for child in (task / "children").read_text().split())
+    return total
 
 
 def convert(sources: list[str], out: Path, *words: str) -> tuple[float, int, int]:

@@ -237,10 +237,12 @@ def count_elements(
     if not system.mixed:
         single = np.bincount(column[system.numbers[system.types]], minlength=width)
         return np.broadcast_to(single, (len(rows), width)).astype(np.int32)
-    types = place.arrays()["real_atom_types"][rows]
-    row_of, _ = np.nonzero(types >= 0)
-    flat = row_of * width + column[system.numbers[types[types >= 0]]]
-    return np.bincount(flat, minlength=len(rows) * width).reshape(len(rows), width).astype(np.int32)
+    types = np.asarray(place.arrays()["real_atom_types"][rows])
+    # One column more takes the atoms of type -1, with which DeePMD pads.
+    column_of_type = np.append(column[system.numbers], width)
+    flat = column_of_type[types] + (width + 1) * np.arange(len(rows))[:, None]
+    counts = np.bincount(flat.ravel(), minlength=len(rows) * (width + 1)).reshape(len(rows), width + 1)
+    return counts[:, :width].astype(np.int32)
 
 
 def stress_of(values: Mapping[str, NDArray], volume: float) -> NDArray[np.float64] | None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -135,33 +136,27 @@ def test_a_conversion_killed_again_and_again_loses_and_doubles_nothing(source, w
 
 def test_workers_end_when_their_parent_is_killed(source, tmp_path):
     process = driver(2, tmp_path / "d", source)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     work = unfinished.work_folder(tmp_path / "d")
     deadline = time.monotonic() + 60
     while not list(work.glob("shards/*.npz")) and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.02)
+    workers = [int(pid) for pid in children.read_text().split()]
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    while _workers_of(work):
+    assert len(workers) == 2
+    while any(_alive(pid) for pid in workers):
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
 
-def _workers_of(work):
-    """Processes of workers that stand in a process group of their own and write below ``work``."""
-    found = []
-    for place in os.listdir("/proc"):
-        if not place.isdigit():
-            continue
-        try:
-            with open(f"/proc/{place}/cmdline", "rb") as file:
-                command = file.read()
-            files = [os.readlink(f"/proc/{place}/fd/{d}") for d in os.listdir(f"/proc/{place}/fd")]
-        except OSError:
-            continue
-        if b"lamkit.data.worker" in command and any(str(work) in f for f in files):
-            found.append(place)
-    return found
+def _alive(pid):
+    """Whether a process runs; one that has ended and waits to be collected does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_a_piece_with_many_atoms_is_written_in_several_files(source, whole, tmp_path, monkeypatch):
