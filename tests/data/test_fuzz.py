@@ -58,22 +58,20 @@ def read(path):
 
 
 def numbers_of(frame, with_stress):
-    """Structure and labels of a frame as numbers that no rotation moves, in two ways.
+    """Structure and labels of a frame as numbers that no rotation moves, in four ways.
 
-    One break in the file changes few of them: where one number of the cell changes, positions stay the same
-    either in Å or in parts of the cell.
+    One break in the file changes few of them in one way: where one number of the cell changes, positions stay
+    the same either in Å or in parts of the cell; where one atom moves, those seen from another atom do.
     """
-    apart = frame.positions - frame.positions[:1]
-    inside = apart @ np.linalg.inv(frame.cell)
-    cell = [
-        *np.linalg.norm(frame.cell, axis=1),
-        *(frame.cell[i] @ frame.cell[j] for i, j in ((0, 1), (0, 2), (1, 2))),
-    ]
+    lengths = np.linalg.norm(frame.cell, axis=1)
+    cell = [*lengths, *(frame.cell[i] @ frame.cell[j] for i, j in ((0, 1), (0, 2), (1, 2)))]
     labels = [*np.linalg.norm(frame.forces, axis=1), frame.energy]
     if with_stress:
         labels += [frame.stress[:3].sum(), np.linalg.norm(from_voigt(frame.stress))]
     rest = np.array([*labels, *cell, *frame.numbers])
-    return [np.concatenate([np.linalg.norm(x[1:], axis=1), rest]) for x in (apart, inside)]
+    seen_from = [frame.positions - frame.positions[k] for k in (0, 1)]
+    places = [*seen_from, *(apart @ np.linalg.inv(frame.cell) for apart in seen_from)]
+    return [np.concatenate([np.linalg.norm(x, axis=1), rest]) for x in places]
 
 
 def changed(frame, originals):

@@ -83,7 +83,7 @@ def read_header(lines: Iterable[str]) -> tuple[Header, str]:
             header.asked |= dict(_TAG.findall(line.upper()))
         elif "ions per type" in line:
             words = line.split("=")[-1].split()
-            header.counts = [int(word) for word in words if word.isdigit()]
+            header.counts = [int(word) for word in words if word.isdecimal()]
             continued = True
         elif not header.version and (found := re.match(rf"\s*vasp\.({theory.VERSION})", line)):
             header.version = found[1]

@@ -72,31 +72,36 @@ def read_steps(file: Path, run: Run, source: str) -> Iterator[Step]:
     index = n_ml = depth = opened = 0  # opened: calculations begun
     root: ET.Element | None = None
     outside = ET.Element("calculation")  # parts of an ionic step of the machine-learned force field
+    for event, element in _events(file, run):
+        if event == "start":
+            root = element if root is None else root
+            depth += 1
+            opened += element.tag == "calculation"
+            continue
+        depth -= 1
+        if element.tag == "calculation":
+            yield _step(element, run, index)
+            index += 1
+        elif depth == 1 and element.tag in OUTSIDE and element.get("name") not in NOT_A_STEP:
+            outside.append(element)
+            if element.tag == "energy":
+                yield _step(outside, run, n_ml)
+                n_ml += 1
+                outside = ET.Element("calculation")
+        else:
+            _run_facts(element, run, source)
+        if depth == 1 and root is not None:
+            root.clear()  # keeps the memory flat over a long run
+    if run.truncated and opened > index:
+        yield Step(index=index, fault=steps.BROKEN_END)
+
+
+def _events(file: Path, run: Run) -> Iterator[tuple[str, ET.Element]]:
+    """Starts and ends of elements up to the end of the file, or to where it is no XML any more."""
     try:
-        for event, element in ET.iterparse(file, events=("start", "end")):
-            if event == "start":
-                root = element if root is None else root
-                depth += 1
-                opened += element.tag == "calculation"
-                continue
-            depth -= 1
-            if element.tag == "calculation":
-                yield _step(element, run, index)
-                index += 1
-            elif depth == 1 and element.tag in OUTSIDE and element.get("name") not in NOT_A_STEP:
-                outside.append(element)
-                if element.tag == "energy":
-                    yield _step(outside, run, n_ml)
-                    n_ml += 1
-                    outside = ET.Element("calculation")
-            else:
-                _run_facts(element, run, source)
-            if depth == 1 and root is not None:
-                root.clear()  # keeps the memory flat over a long run
-    except ET.ParseError as error:
+        yield from ET.iterparse(file, events=("start", "end"))
+    except (ET.ParseError, LookupError, ValueError) as error:  # the latter two: an encoding that is none
         run.truncated = str(error)
-        if opened > index:
-            yield Step(index=index, fault=steps.BROKEN_END)
 
 
 # VASP 6 writes the steps of its machine-learned force field beside <calculation>, with these elements.
@@ -138,10 +143,10 @@ def _atoms(info: ET.Element, run: Run, source: str) -> None:
     run.symbols.clear()
     for row in info.findall("array[@name='atoms']/set/rc"):
         words = [(c.text or "").strip() for c in row]
-        kind = int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
+        kind = int(words[1]) if len(words) > 1 and words[1].isdecimal() else 0
         title = titles[kind - 1] if 0 < kind <= len(titles) else ""
         run.symbols.append(true_element(words[0] if words else "", title, source))
-    if types and all(len(r) > 3 and r[0].strip().isdigit() and steps.is_number(r[3]) for r in types):
+    if types and all(len(r) > 3 and r[0].strip().isdecimal() and steps.is_number(r[3]) for r in types):
         run.valence = sum(int(r[0]) * float(r[3]) for r in types)
 
 
