@@ -96,3 +96,41 @@ def test_a_prediction_that_is_not_finite_shows_in_the_result():
 def test_a_wrong_shape_is_refused_with_the_numbers():
     with pytest.raises(ValueError, match=r"\(3, 2\), must have shape \(3, 3\)"):
         ErrorSums().add(3, forces_pred=np.zeros((3, 2)), forces_true=np.zeros((3, 3)))
+
+
+def test_orbs_force_errors_are_averaged_structure_by_structure():
+    counts, target = [1, 3], RNG.normal(size=(4, 3))
+    predicted = target + np.array([[0.3], [0.1], [0.1], [0.1]])
+    sums = ErrorSums()
+    sums.add(counts, [1.0, 2.0], [0.5, 4.0], predicted, target, energy_reference=[0.4, 1.0])
+    found = sums.orb()
+    assert found["forces_mae_raw"] == pytest.approx((0.3 + 0.1) / 2)
+    assert found["energy_mae_raw"] == pytest.approx((0.5 + 2.0) / 2)  # per structure, not per atom
+    assert found["energy_reference_mae"] == pytest.approx((0.1 + 3.0 / 3) / 2)
+    assert "stress_mae_raw" not in found
+    assert set(sums.orb(conservative=True)) - set(found) == {
+        f"grad-{name}" for name in found if name.startswith("forces")
+    }
+    assert sums.orb_legacy()["node_mae_raw"] == found["forces_mae_raw"]
+
+
+def test_orbs_buckets_go_by_the_size_of_the_target_and_count_zero_where_empty():
+    target = np.array([[0.05, 0, 0], [0.5, 0, 0], [3.0, 0, 0], [0.5, 0, 0]])
+    sums = ErrorSums()
+    sums.add([3, 1], forces_pred=target + 0.2, forces_true=target)
+    found = {
+        name.removeprefix("forces_mae_raw_bucket_"): v for name, v in sums.orb().items() if "bucket" in name
+    }
+    assert found == pytest.approx({"-inf-0.10": 0.1, "0.10-1.00": 0.2, "1.00-inf": 0.1})
+
+
+def test_confidence_is_right_where_the_likeliest_class_holds_the_error():
+    bins = np.array([0.0, 0.1, 0.2, 0.3])
+    errors = np.array([0.05, 0.15, 0.25, 0.35])  # the last is beyond all classes
+    confidence = np.eye(3)[[0, 0, 2, 2]]
+    target = np.zeros((4, 3))
+    sums = ErrorSums()
+    sums.add_confidence(confidence, bins, target + errors[:, None], target)
+    sums.add_rotation(np.array([np.eye(3), np.zeros((3, 3))]))
+    assert sums.orb()["confidence_accuracy"] == 0.5
+    assert sums.orb()["equigrad_loss"] == pytest.approx(np.sqrt(3) / 2)

@@ -185,9 +185,9 @@ def conditions(frame: Frame) -> dict[str, float]:
     """
     found = {}
     for name in ("charge", "spin"):
-        value = frame.info.get(name, np.nan)
+        value = frame.info.get(name)
         try:
-            found[name] = float(value)
+            found[name] = np.nan if value is None else float(value)
         except (TypeError, ValueError):
             raise UserError(f"{_where(frame)}info['{name}'] is {value!r}: it must be a number") from None
     return found

@@ -61,10 +61,10 @@ class HeadStack(nn.Cell):
         )
         self.normalizers = normalizers(config)
         self.statistics = [{n.quantity: Statistic() for n in self.normalizers} for _ in names]
-        # What the compiled graph sees of the statistics: a table of means and deviations.
-        self.scales = Parameter(
-            Tensor(np.tile([0.0, 1.0], (len(names), len(SCALES))), dtype), name="scales", requires_grad=False
-        )
+        # What the compiled graph sees of the statistics: mean and variance of each scale. Not the deviation:
+        # MindSpore passes some float64 parameters through float32, which the numbers of public files survive.
+        start = np.tile([0.0, 1.0], (len(names), len(SCALES), 1))
+        self.moments = Parameter(Tensor(start, dtype), name="moments", requires_grad=False)
         edges = np.linspace(0.0, LARGEST_ERROR, N_BINS + 1, dtype=np.float32)
         self.bin_edges = Parameter(
             Tensor(np.tile(edges, (len(names), 1)), dtype), name="bin_edges", requires_grad=False
@@ -80,7 +80,8 @@ class HeadStack(nn.Cell):
 
     def pick_scales(self, head: Tensor) -> Tensor:
         """Means and deviations of one head, [8]: mean, deviation for each of ``normalizers.SCALES``."""
-        return ops.gather(self.scales, head, 0)
+        moments = ops.gather(self.moments, head, 0)
+        return ops.reshape(ops.stack((moments[:, 0], ops.sqrt(moments[:, 1])), 1), (2 * len(SCALES),))
 
     def pick_bins(self, head: Tensor) -> Tensor:
         """Edges of the error classes of one head, [N_BINS + 1] eV/Å."""
@@ -93,12 +94,11 @@ class HeadStack(nn.Cell):
             UserError: the deviation is too small to be divided by.
         """
         self.statistics[head][quantity] = checked(statistic, f"head {self.names[head]}: {quantity}")
-        scales = self.scales.asnumpy().copy()
+        moments = self.moments.asnumpy().copy()
         for normalizer in self.normalizers:
             mean, variance, _ = self.statistics[head][normalizer.quantity]
-            for column in normalizer.columns:
-                scales[head, 2 * column : 2 * column + 2] = mean, np.sqrt(variance)
-        self.scales.set_data(Tensor(scales, self.scales.dtype))
+            moments[head, list(normalizer.columns)] = mean, variance
+        self.moments.set_data(Tensor(moments, self.moments.dtype))
 
     def energy(self, slices: tuple[Tensor, ...], features: Tensor) -> Tensor:
         """Mean node features [n_graphs, D] -> normalised energy per atom [n_graphs]."""

@@ -73,7 +73,8 @@ def run(options: Options, out: Path | None) -> dict[str, dict[str, Any]]:
         out: folder for result.json, parity.npz and parity.png; None writes none of them.
 
     Returns:
-        Head → errors as in :meth:`lamkit.metrics.ErrorSums.result`, and ``data``, the folder evaluated.
+        Head → errors as in :meth:`lamkit.metrics.ErrorSums.result`; ``orb``, the same in Orb's words
+        (:meth:`lamkit.metrics.ErrorSums.orb`); and ``data``, the folder evaluated.
     """
     if not options.data:
         raise UserError("data: name at least one data set")
@@ -102,12 +103,13 @@ def run(options: Options, out: Path | None) -> dict[str, dict[str, Any]]:
             for i, frame, predicted in _predicted(_calculator(options, head), view, options.batch_atoms):
                 sums.add(
                     len(frame), predicted["energy"], frame.energy, predicted["forces"], frame.forces,
-                    predicted.get("stress"), frame.stress,
+                    predicted.get("stress"), frame.stress, known.references[head][frame.numbers].sum(),
                 )  # fmt: skip
                 sample.add(i, frame, predicted)
                 if detail is not None:
                     detail.add(frame, predicted)
-            result[head] = {**sums.result(), "data": str(data.path)}
+            orb = sums.orb(known.trunk.conservative)
+            result[head] = {**sums.result(), "orb": orb, "data": str(data.path)}
             samples[head] = sample.pairs()
     if detail is not None:
         log.info("detail files: %s", ", ".join(str(p) for p in detail.written))

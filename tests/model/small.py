@@ -45,17 +45,20 @@ def structures() -> list[Atoms]:
     """A crystal, a molecule, a tiny cell, a slab."""
     slab = rattled(bulk("Al", cubic=True), 3)
     slab.pbc = (True, True, False)
-    return [
+    found = [
         rattled(bulk("NaCl", "rocksalt", a=4.8), 1),
         rattled(molecule("CH3OH"), 2, 0.05),
         rattled(bulk("Cu", a=3.5), 0, 0.0),
         slab,
     ]
+    for k, atoms in enumerate(found):
+        atoms.info = {"charge": k - 1, "spin": k}
+    return found
 
 
 def batch_of(atoms: list[Atoms], shape: Shape = SHAPE, dtype=np.float64, neighbors=None) -> Batch:
     """The structures in one padded batch."""
-    frames = [a if isinstance(a, Frame) else from_atoms(a) for a in atoms]
+    frames = [a if isinstance(a, Frame) else from_atoms(a, info=a.info) for a in atoms]
     return collate([make_graph(f, CUTOFF, neighbors, dtype) for f in frames], shape, dtype=dtype)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
+from mindspore import nn
 from small import CUTOFF, SHAPE, Model, batch_of, ms, rattled, small_potential, structures
 
 from lamkit.data.batch import Shape, random_rotations
@@ -134,8 +135,7 @@ def test_head_choice_and_head_independence(conservative):
     other = small_potential(heads=("three", "two"))
     batch = batch_of(atoms)
     alone = Predictor(other).predict(batch, 1)
-    other_scale = (2.7, -0.7)  # the second head of both has the same normaliser
-    assert other.state()["heads.two.energy.normalizer.std"] == other_scale[0]
+    assert other.statistic("two", "energy").mean == -0.7  # the second head of both has the same normaliser
     np.testing.assert_allclose(alone["energy"][:2] * [2, 6], second, atol=TIGHT)
 
 
@@ -181,7 +181,7 @@ def test_normalisers_are_checked():
     potential = small_potential()
     with pytest.raises(UserError, match="Did you mean 'one'"):
         potential.set_scale("on", "energy", 0, 1)
-    with pytest.raises(UserError, match="deviation must be positive"):
+    with pytest.raises(UserError, match="deviation must be at least"):
         potential.set_scale("one", "forces", 0.0, 0.0)
     with pytest.raises(UserError, match="different names"):
         small_potential(heads=("one", "one"))
@@ -196,6 +196,84 @@ def test_a_molecule_and_its_image_far_away_are_independent(conservative):
     # The energy head reads the mean of the atoms, so two copies have twice the energy of one.
     assert energies[2] == pytest.approx(2 * energies[0], abs=TIGHT)
     np.testing.assert_allclose(forces[2][:3], forces[0], atol=TIGHT)
+
+
+def charged(atoms: Atoms, charge: float, spin: float) -> Atoms:
+    atoms = atoms.copy()
+    atoms.info.update(charge=charge, spin=spin)
+    return atoms
+
+
+def test_charge_and_spin_change_the_energy_of_their_own_structure_only():
+    model = Model(conditioning=True, confidence=True)
+    water = rattled(molecule("H2O"), 5, 0.02)
+    states = [(0, 1), (1, 2), (-1, 2), (0, 0), (0, 1)]
+    energies, forces, _ = model([charged(water, *state) for state in states])
+    assert energies[0] == pytest.approx(energies[-1], abs=TIGHT)
+    assert len({round(e, 9) for e in energies[:4]}) == 4
+    alone = model([charged(water, 1, 2)])
+    assert alone[0][0] == pytest.approx(energies[1], abs=TIGHT)
+    np.testing.assert_allclose(alone[1][0], forces[1], atol=TIGHT)
+    lonely = charged(water, 0, 1)
+    del lonely.info["spin"]
+    with pytest.raises(UserError, match=r"structure 1 of a batch has no spin: set atoms\.info\['charge'\]"):
+        model([charged(water, 0, 1), lonely])
+    with pytest.raises(UserError, match="must be a number"):
+        model([charged(water, "plus", 1)])
+
+
+def test_confidence_is_a_distribution_for_each_atom_of_errors_up_to_its_last_edge():
+    potential = small_potential(confidence=True, output="direct", stress=False)
+    batch = batch_of(structures()[:2])
+    out = predict_batch(potential, batch, 0, details=True)
+    np.testing.assert_allclose(out["confidence"].sum(1), 1, atol=TIGHT)
+    assert out["confidence"].min() > 0
+    assert not out["stress"].any()  # there is no network for it
+    assert set(out) == {"energy", "forces", "stress", "confidence", "latents"}
+    edges = potential.state()["heads.one.confidence.bin_edges"]
+    np.testing.assert_allclose(edges, np.linspace(0, 0.3, 51), atol=1e-7)
+
+
+def test_the_rotational_gradient_is_the_slope_of_the_energy_under_rotation(conservative):
+    """With R = exp(G - G^T) acting on row vectors, x -> x R."""
+    atoms = structures()[1]
+    found = predict_batch(conservative.potential, batch_of([atoms]), 0, details=True)["rotational_grad"][0]
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        turned = [atoms.copy() for _ in range(4)]
+        for copy, k in zip(turned, (2, 1, -1, -2), strict=True):
+            c, s = np.cos(k * STEP), np.sin(k * STEP)
+            rotation = np.eye(3)
+            rotation[[i, j], [i, j]] = c
+            rotation[i, j], rotation[j, i] = s, -s
+            copy.positions = atoms.positions @ rotation
+        assert found[i, j] == pytest.approx(slope(conservative(turned)[0]), abs=FINITE_DIFFERENCE)
+        assert found[j, i] == -found[i, j]
+
+
+def test_the_decoder_is_a_network_on_the_final_features_that_forces_ignore():
+    with_decoder, without = small_potential(decoder=True), small_potential()
+    state = with_decoder.state()
+    extra = set(state) - set(without.state())
+    assert {name.split(".")[1] for name in extra} == {"_decoder"}
+    assert len(with_decoder.trunk_parameters()) == len(without.trunk_parameters())
+    assert len(with_decoder.decoder_parameters()) == 6
+
+    class Decode(nn.Cell):
+        def __init__(self):
+            super().__init__(auto_prefix=False)
+            self.trunk = with_decoder.trunk
+
+        def construct(self, nodes):
+            return self.trunk.denoised(nodes)
+
+    x = np.random.default_rng(0).normal(size=(5, 8))
+    found = Decode()(ms.Tensor(x, ms.float64)).asnumpy()
+    for layer in range(3):
+        weight, bias = (state[f"model._decoder.node_fn.mlp.NN-{layer}.{part}"] for part in ("weight", "bias"))
+        x = x @ weight.T + bias
+        if layer < 2:
+            x = x / (1 + np.exp(-x))
+    np.testing.assert_allclose(found, x, atol=1e-12)
 
 
 def test_shape_has_room_for_these_tests():

@@ -59,7 +59,8 @@ def test_errors_put_into_the_labels_are_found_again(model, data, tmp_path):
     assert metals["forces_mae"] == pytest.approx(0.2, abs=SAME)
     assert metals["forces_rmse"] == pytest.approx(0.2, abs=SAME)
     assert metals["stress_mae"] == pytest.approx(0.003, abs=SAME)
-    assert metals["fwt_0.03"] == 0.0
+    assert metals["fwt_0.03"] == metals["orb"]["grad-forces_wt_0.03"] == 0.0
+    assert metals["orb"]["grad-forces_mae_raw"] == pytest.approx(metals["forces_mae"])  # cells of one size
     assert (metals["n_frames"], metals["n_atoms"]) == (8, 32)
     assert water["fwt_0.03"] == 1.0
     assert water["stress_mae"] is None  # molecules have no stress; it is not zero

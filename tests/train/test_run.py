@@ -15,7 +15,7 @@ from toy_data import FAST, TINY, make_dataset
 from lamkit import config
 from lamkit.errors import UserError
 from lamkit.stages import finetune, pretrain, rebias
-from lamkit.train import checkpoint
+from lamkit.train import checkpoint, normalizing
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +71,10 @@ def command(emt_data, out, *more):
 
 def test_a_run_killed_and_resumed_equals_one_that_was_not(emt_data, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    subprocess.run(command(emt_data, whole), check=True, capture_output=True)
+    choices = ("--set=train.loss.kind=orb-huber", "--set=train.normalizers=online")
+    subprocess.run(command(emt_data, whole, *choices), check=True, capture_output=True)
     process = subprocess.Popen(
-        command(emt_data, broken), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command(emt_data, broken, *choices), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     state = broken / "checkpoints" / "last" / "state.json"
     while not state.exists() and process.poll() is None:
@@ -91,6 +92,11 @@ def test_a_run_killed_and_resumed_equals_one_that_was_not(emt_data, tmp_path):
         for key in a:
             np.testing.assert_array_equal(a[key], b[key], err_msg=key)
     assert (whole / "lcurve.out").read_text() == (broken / "lcurve.out").read_text()
+    state = json.loads((whole / "checkpoints/last/state.json").read_text())
+    weights = load_file(whole / "checkpoints/last/model.safetensors")
+    for head, steps in zip(("cu", "alloy"), state["head_steps"], strict=True):
+        counted = weights[f"heads.{head}.grad_forces_normalizer.bn.num_batches_tracked"]
+        assert counted == normalizing.START_COUNT + steps  # online: each batch was counted
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(emt_data, tmp_path):

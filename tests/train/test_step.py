@@ -8,11 +8,12 @@ from toy_data import TINY, emt_frames
 
 from lamkit.data.batch import collate, make_graph, shape_of
 from lamkit.model.config import TrunkConfig
-from lamkit.model.potential import INPUTS, Potential
+from lamkit.model.potential import Potential
 from lamkit.model.runtime import setup
-from lamkit.train.config import TrainConfig
-from lamkit.train.loss import terms
-from lamkit.train.step import LABELS, N_INPUTS, TrainStep, tensors
+from lamkit.train import normalizing
+from lamkit.train.config import LossConfig, TrainConfig
+from lamkit.train.objective import Objective, tensors
+from lamkit.train.step import TrainStep
 
 setup()
 TRUNK = TrunkConfig(**TINY)
@@ -68,45 +69,50 @@ def test_the_step_is_adamw_with_a_global_norm():
 
 def nn_gradient(potential, batch, config):
     """Gradient of the loss by parameter name, that of a head's slices with the leading axis put back."""
-    cell = LossAndGradient(potential, config.loss.kind, config.loss.delta)
-    (_, _), (of_slices, of_trunk) = cell(Tensor(0, ms.int32), *tensors(batch))
+    cell, ones = LossAndGradient(potential, config.loss), Tensor(np.ones(3), ms.float32)
+    _, (of_slices, of_trunk) = cell(Tensor(0, ms.int32), ones, ones, *tensors(batch))
     found = {p.name: g.asnumpy() for p, g in zip(potential.trunk_parameters(), of_trunk, strict=True)}
     heads = potential.head_parameters()
     return found | {p.name: g.asnumpy()[None] for p, g in zip(heads, of_slices, strict=True)}
 
 
 class LossAndGradient(nn.Cell):
-    """Loss of a step with all weights and units 1, and its gradients by one head's slices and the trunk."""
+    """Loss of a step and its gradients by one head's slices and the trunk."""
 
-    def __init__(self, potential, kind, delta):
+    def __init__(self, potential, config):
         super().__init__(auto_prefix=False)
-        self.potential, self.kind, self.delta = potential, kind, delta
-        self.trunk = ms.ParameterTuple(potential.trunk_parameters())
+        self.objective = Objective(potential, config)
+        self.gradient = ops.value_and_grad(
+            self.objective, 0, ms.ParameterTuple(potential.trunk_parameters()), has_aux=True
+        )
 
-    def construct(self, head, *batch):
-        slices = self.potential.head_slices(head)
-        return ops.value_and_grad(self.loss, 0, self.trunk, has_aux=True)(slices, head, batch)
-
-    def loss(self, slices, head, batch):
-        scales = self.potential.head_scales(head)
-        predicted = self.potential.outputs(slices, scales, *batch[:N_INPUTS])
-        target = (batch[N_INPUTS], batch[N_INPUTS + 2], batch[N_INPUTS + 4])
-        masks = (batch[N_INPUTS + 1], batch[N_INPUTS + 3], batch[N_INPUTS + 5])
-        units = ops.ones((3,), predicted[0].dtype)
-        energy, forces, stress = terms(self.kind, self.delta, predicted, target, masks, units)
-        return energy + forces + stress, energy
+    def construct(self, head, weights, units, *batch):
+        slices = self.objective.potential.head_slices(head)
+        return self.gradient(slices, head, weights, units, *batch)
 
 
-@pytest.mark.parametrize("kind", ["huber", "mse"])
-def test_gradient_of_the_loss_agrees_with_central_differences_in_float64(kind):
-    potential = Potential(TRUNK, ["a"], dtype=ms.float64)
-    batch = batch_of(2, np.float64)
-    inputs = tuple(
-        Tensor(a, ms.int32 if a.dtype.kind == "i" else ms.float64)
-        for a in (getattr(batch, name) for name in (*INPUTS, *LABELS))
-    )
-    cell, head = LossAndGradient(potential, kind, 0.1), Tensor(0, ms.int32)
-    (_, _), (of_slices, of_trunk) = cell(head, *inputs)
+@pytest.mark.parametrize(
+    ("trunk", "loss"),
+    [
+        (TRUNK, LossConfig(kind="huber")),
+        (TRUNK, LossConfig(kind="mse")),
+        (TRUNK, LossConfig(kind="orb-huber", equigrad=1.0)),
+        (TRUNK.model_copy(update={"confidence": True, "output": "direct"}), LossConfig(kind="orb-huber")),
+    ],
+    ids=["huber", "mse", "orb-huber with equigrad", "orb-huber, direct, with confidence"],
+)
+def test_gradient_of_the_loss_agrees_with_central_differences_in_float64(trunk, loss):
+    potential = Potential(trunk, ["a"], dtype=ms.float64)
+    cell = LossAndGradient(potential, loss)
+    # Confidence would contradict differences: it does not pull on the trunk, but moves with it.
+    fixed = np.array([float(name != "confidence") for name in cell.objective.loss.names])
+    units = Tensor(np.ones(3), ms.float64)
+    arrays = tensors(batch_of(2, np.float64), ms.float64)
+
+    def evaluate(weights):
+        return cell(Tensor(0, ms.int32), Tensor(weights, ms.float64), units, *arrays)
+
+    _, (of_slices, of_trunk) = evaluate(fixed)
     parameters = [*potential.trunk_parameters(), *potential.head_parameters()]
     gradients = [g.asnumpy() for g in of_trunk] + [g.asnumpy()[None] for g in of_slices]
     rng = np.random.default_rng(0)
@@ -115,7 +121,31 @@ def test_gradient_of_the_loss_agrees_with_central_differences_in_float64(kind):
         direction, eps, found = rng.normal(size=value.shape), 1e-5, []
         for sign in (1, -1):
             parameters[k].set_data(Tensor(value + sign * eps * direction))
-            found.append(float(cell(head, *inputs)[0][0].asnumpy()))
+            found.append(float(evaluate(fixed)[0][0].asnumpy()))
         parameters[k].set_data(Tensor(value))
         slope = (found[0] - found[1]) / (2 * eps)
         assert slope == pytest.approx(float((gradients[k] * direction).sum()), rel=1e-5, abs=1e-8)
+    if "confidence" in cell.objective.loss.names:
+        _, (of_slices, of_trunk) = evaluate(1.0 - fixed)
+        assert not any(g.asnumpy().any() for g in of_trunk)
+        assert [bool(g.asnumpy().any()) for g in of_slices] == [False] * 12 + [True] * 4
+
+
+def test_a_step_sees_normalisers_that_moved_after_it_was_compiled():
+    """Online normalisers change between steps."""
+    config = TrainConfig(loss=LossConfig(kind="orb-huber"), learning_rate=1e-9)
+    potential, average = Potential(TRUNK, ["a"]), Potential(TRUNK, ["a"])
+    step, batch, ones = TrainStep(potential, average, config), batch_of(), Tensor(np.ones(3), ms.float32)
+
+    def loss():
+        outputs = step(Tensor(0, ms.int32), numbers(1e-12, 1, 1, config), ones, ones, *tensors(batch))
+        return float(outputs[0].asnumpy())
+
+    before = [loss(), loss()]
+    assert before[0] == pytest.approx(before[1], rel=1e-4)
+    normalizing.observe((potential, average), "a", batch)
+    assert potential.statistic("a", "forces") == average.statistic("a", "forces")
+    assert potential.statistic("a", "forces").batches == 1
+    known = batch.forces[batch.forces_mask > 0]
+    assert potential.statistic("a", "forces").variance == pytest.approx(known.var(ddof=1), rel=1e-6)
+    assert loss() != pytest.approx(before[1], rel=0.1)
