@@ -64,7 +64,10 @@ def difference(loss, parameters, directions, step=1e-3):
     [{"conditioning": True, "confidence": True}, {"output": "direct"}, {"version": "v2", "repulsion": False}],
     ids=["v3 conservative, conditioned", "v3 direct", "v2 conservative"],
 )
-def test_weight_gradients_of_an_energy_force_stress_loss_are_right(choices):
+def test_weight_gradients_of_an_energy_force_stress_loss_are_right(choices, monkeypatch):
+    # The plain network; test_native.py ties the C++ operators to it, at weights that float32 holds, because MindSpore
+    # hands float64 weights to operators rounded, and small steps of the weights would be lost.
+    monkeypatch.setattr("lamkit.model.native.cells.available", lambda *_: False)
     potential = small_potential(**choices)
     batch = batch_of(structures()[:3], SHAPE)
     tensors = inputs(batch, ms.float64)
