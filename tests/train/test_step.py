@@ -101,7 +101,9 @@ class LossAndGradient(nn.Cell):
     ],
     ids=["huber", "mse", "orb-huber with equigrad", "orb-huber, direct, with confidence"],
 )
-def test_gradient_of_the_loss_agrees_with_central_differences_in_float64(trunk, loss):
+def test_gradient_of_the_loss_agrees_with_central_differences_in_float64(trunk, loss, monkeypatch):
+    # The plain network: MindSpore hands float64 weights to the C++ operators rounded, and small steps would be lost.
+    monkeypatch.setattr("lamkit.model.native.cells.available", lambda *_: False)
     potential = Potential(trunk, ["a"], dtype=ms.float64)
     cell = LossAndGradient(potential, loss)
     # Confidence would contradict differences: it does not pull on the trunk, but moves with it.
