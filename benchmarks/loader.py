@@ -35,9 +35,11 @@ NETWORKS = {
 
 
 def measure(name: str, data: Path, steps: int, batch_atoms: int) -> tuple[object, ...]:
+    from lamkit.model.runtime import setup
     from lamkit.train.run import Run, _Trainer
     from lamkit.train.tasks import make_task
 
+    setup("CPU")
     trunk = TrunkConfig(**expand_preset("configs/trunk", NETWORKS[name]))
     head = head_of("mptrj-like", data)
     task = make_task("mptrj-like", data, head, valid_fraction=0.1, seed=0)

@@ -253,7 +253,9 @@ def _nothing(ledger: Ledger) -> str:
     more = f"\n… and {len(lines) - 12} more" if len(lines) > 12 else ""
     if not lines:
         n = len(ledger.files) + len(ledger.ignored)
-        lines = [f"none of {n} files is of a known format with labels; where that is wrong, name it with --format"]
+        lines = [
+            f"none of {n} files is of a known format with labels; where that is wrong, name it with --format"
+        ]
         lines += words_on_passed_over(ledger.ignored)
     hint = ""
     if any(reason.startswith("no energy") for reason in ledger.total("dropped")):

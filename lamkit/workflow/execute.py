@@ -18,12 +18,12 @@ import networkx as nx
 from lamkit import __version__, config
 from lamkit.console import duration
 from lamkit.errors import UserError, suggest
+from lamkit.lock import Lock
 from lamkit.workflow import folder as stage_folder
 from lamkit.workflow import hashing, journal, plan
 from lamkit.workflow.bell import Bell
 from lamkit.workflow.journal import Journal
 from lamkit.workflow.local import STOPPED, Ending, LocalWorker
-from lamkit.lock import Lock
 from lamkit.workflow.plan import Choice, Plan, Task
 from lamkit.workflow.screen import Screen, last_line
 from lamkit.workflow.spec import Source, fill
