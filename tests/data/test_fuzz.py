@@ -177,3 +177,11 @@ def test_a_frame_put_together_from_two_would_be_noticed(originals):
     half = np.vstack([one.forces[:6], two.forces[6:]])
     assert changed(replace(one, forces=half), originals["a.extxyz"]) > NUMBERS_PER_BREAK
     assert changed(one, originals["a.extxyz"]) == 0
+
+
+@pytest.mark.parametrize("count", ["1999999999999999999992", "99999999", "2", "13", "-1", "1e2"])
+def test_a_wrong_count_of_atoms_neither_hangs_nor_gives_part_of_a_frame(tmp_path, count):
+    text = mutations.extxyz().decode().replace("12\n", f"{count}\n", 1)
+    (tmp_path / "a.extxyz").write_text(text)
+    with time_limit():
+        assert read(tmp_path / "a.extxyz") == []

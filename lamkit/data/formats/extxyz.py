@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from lamkit.data.formats.labels import labelled_frame
 from lamkit.data.formats.reading import Dropped, Range, ReadOptions, Remark
@@ -15,13 +16,18 @@ from lamkit.errors import UserError
 
 _HIDDEN = "lamkit_"  # keeps ASE from interpreting a key: it accepts a stress of nine numbers only
 
+MOST_DIGITS = 8  # of a count of atoms
+# What ASE and numpy raise on a frame that is not what it should be.
+_WRONG = (ValueError, TypeError, KeyError, IndexError, StopIteration, RuntimeError, OSError, AssertionError)
+
 
 def read_extxyz(file: Path, source: str, options: ReadOptions) -> Iterator[Frame | Dropped | Remark]:
     """Frames of an extended XYZ file."""
     n = 0
-    for thing in _frames(file, source, options, 0):
-        yield thing
-        n += 1
+    with open(file, encoding="utf-8", errors="replace") as stream:
+        for thing in _frames(stream, source, options, 0):
+            yield thing
+            n += 1
     if n == 0:
         raise UserError(f"{source}: no frame in it")
 
@@ -37,30 +43,61 @@ def read_range(
 
 
 def _frames(
-    file: Path | io.StringIO, source: str, options: ReadOptions, first: int
+    stream: TextIO, source: str, options: ReadOptions, first: int
 ) -> Iterator[Frame | Dropped | Remark]:
     """Frames of a text, the steps counted from ``first``."""
-    import ase.io
+    from ase.io.extxyz import read_xyz
 
-    step = first - 1
-    try:
-        for step, atoms in enumerate(
-            ase.io.iread(file, index=":", format="extxyz", properties_parser=parse_header), start=first
-        ):
+    for step, text in enumerate(blocks(stream, source, first), start=first):
+        try:
+            [atoms] = read_xyz(io.StringIO(text), slice(None), properties_parser=parse_header)
             results = dict(atoms.calc.results) if atoms.calc is not None else {}
             known = {**atoms.info, **atoms.arrays, **results}
             known = {key.removeprefix(_HIDDEN): value for key, value in known.items()}
-            try:
-                frame = labelled_frame(
-                    atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, known, source, step, options
-                )
-            except (ValueError, TypeError) as error:
-                yield Dropped(f"labels that cannot be read ({error})", step=step)
-                continue
-            yield frame
-    except (OSError, ValueError, KeyError, IndexError, StopIteration, RuntimeError) as error:
-        words = str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
-        raise UserError(f"{source}: frame {step + 1}: {words}") from None
+            frame = labelled_frame(
+                atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, known, source, step, options
+            )
+        except _WRONG as error:
+            yield Dropped(f"frame that cannot be read ({type(error).__name__}: {error})", step=step)
+            continue
+        yield frame
+
+
+def blocks(stream: TextIO, source: str, first: int = 0) -> Iterator[str]:
+    """Text of each frame: its count of atoms, a header, and as many lines.
+
+    A frame is given only when what follows begins another one, so that a wrong count gives no part of a
+    frame. (ASE reads on for as many lines as the count says, also past the end of the file.)
+
+    Raises:
+        UserError: a count is no number, or the file ends within a frame.
+    """
+    step, head = first, stream.readline()
+    while head:
+        if not head.strip():
+            head = stream.readline()
+            continue
+        n_atoms = _count(head, source, step)
+        lines = [head, *itertools.islice(stream, n_atoms + 1)]
+        if len(lines) < n_atoms + 2:
+            raise UserError(
+                f"{source}: frame {step}: the file ends after {max(0, len(lines) - 2)} of {n_atoms} atoms"
+            )
+        head = stream.readline()
+        while head.lstrip().startswith("VEC"):  # lattice vectors of an older kind of XYZ
+            lines.append(head)
+            head = stream.readline()
+        if head.strip():
+            _count(head, source, step + 1)
+        yield "".join(lines)
+        step += 1
+
+
+def _count(line: str, source: str, step: int) -> int:
+    word = line.strip()
+    if not word.isascii() or not word.isdecimal() or len(word) > MOST_DIGITS:
+        raise UserError(f"{source}: frame {step}: '{word[:40]}' where the number of its atoms should stand")
+    return int(word)
 
 
 def parse_header(text: str) -> dict[str, Any]:
