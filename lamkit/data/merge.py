@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lamkit.data.dataset import Dataset
-from lamkit.data.ledger import Ledger
+from lamkit.data.ledger import FileEntry, Ledger
 from lamkit.data.quality import Duplicates, Fingerprint
 from lamkit.data.quality.survey import SetFinding
+from lamkit.data.quality_settings import Action
 from lamkit.data.shard import FILE, NAMES, Shard
 from lamkit.data.statistics import FrameStatistics
 from lamkit.data.storage import FRAME_RECORD
@@ -57,8 +58,9 @@ def merge(
     seen: Duplicates,
     left_out: dict[int, str],
     told: Told,
+    on_duplicate: Action = "reject",
 ) -> Merged:
-    """Write the frames of all shards, each once.
+    """Write the frames of all shards, each once unless duplicates are to be kept.
 
     Args:
         shards: files, in the order of the sources.
@@ -66,15 +68,21 @@ def merge(
         seen: frames that count as duplicates from the start.
         left_out: serial number -> reason, frames that are not wanted.
         told: called with the number of shards done.
+        on_duplicate: what happens to a frame that was seen before: left out, kept with a line in the ledger
+            (``flag``), or not even looked for (``off``).
     """
     result, serial = Merged(), 0
     for n_done, shard in _in_order(shards):
         ledger = Ledger.from_json(shard.notes["ledger"])
         kept = np.ones(len(shard), dtype=bool)
         for i in range(len(shard)):
-            reason = left_out.get(serial + i) or seen.reason(
-                Fingerprint(int(shard.keys[i]), shard.vectors[i])
-            )
+            reason = left_out.get(serial + i)
+            if reason is None and on_duplicate != "off":
+                again = seen.reason(Fingerprint(int(shard.keys[i]), shard.vectors[i]))
+                if again is not None and on_duplicate == "flag":
+                    _entry(shard, i, ledger).flag(again, int(shard.records["step"][i]))
+                else:
+                    reason = again
             if reason is not None:
                 kept[i] = False
                 _drop(shard, i, reason, ledger)
@@ -100,8 +108,12 @@ def _in_order(paths: Sequence[Path]) -> Iterator[tuple[int, Shard]]:
         yield n_done, last
 
 
+def _entry(shard: Shard, i: int, ledger: Ledger) -> FileEntry:
+    return ledger.file(shard.names[FILE][shard.files[i]])
+
+
 def _drop(shard: Shard, i: int, reason: str, ledger: Ledger) -> None:
-    entry = ledger.file(shard.names[FILE][shard.files[i]])
+    entry = _entry(shard, i, ledger)
     entry.keep(-1)
     entry.drop(reason, int(shard.records["step"][i]))
 

@@ -196,7 +196,7 @@ def _merge(
     folder.mkdir()
     writer = DatasetWriter(folder)
     with Progress(len(shards), "writing piece") as progress:
-        merged = merge(shards, writer, _seen(against), left_out, progress.update)
+        merged = merge(shards, writer, _seen(against), left_out, progress.update, checks.duplicate)
     if writer.n_frames == 0:
         raise UserError(_nothing(merged.ledger))
     writer.close()

@@ -45,6 +45,23 @@ def test_every_frame_is_kept_or_counted(tmp_path, capsys, xyz):
     assert "NaN or infinite forces" in err
 
 
+@pytest.mark.parametrize(("action", "kept", "flagged"), [("flag", 20, 10), ("off", 20, 0)])
+def test_duplicates_are_kept_where_the_head_says_so(tmp_path, capsys, xyz, action, kept, flagged):
+    shutil.copy(xyz, tmp_path / "again.xyz")
+    head = tmp_path / "heads" / "mine.yaml"
+    head.parent.mkdir()
+    head.write_text(
+        "name: mine\ntitle: mine\nlevel_of_theory: {method: DFT, functional: PBE}\nlabels: [energy, forces]\n"
+        f"checks: {{duplicate: {action}}}\n"
+    )
+    words = ["--head", head, "--out", tmp_path / "d", "--json"]
+    code, out, _ = run(capsys, "data", "convert", xyz, tmp_path / "again.xyz", *words)
+    result = json.loads(out)
+    assert (code, result["kept"], result["dropped"]) == (0, kept, {})
+    remarks = json.loads((tmp_path / "d/report.json").read_text())["files"]
+    assert sum(f["remarks"].get("duplicate of an earlier frame", 0) for f in remarks) == flagged
+
+
 def test_broken_files_are_listed_and_the_others_converted(tmp_path, capsys, xyz):
     (tmp_path / "OUTCAR").write_text(" vasp.5.4.4\n NELM = 60\n")
     (tmp_path / "notes.txt").write_text("hello")

@@ -339,6 +339,15 @@ def test_sign_of_the_forces_follows_from_energy_and_motion(tmp_path):
     assert len(found.frames) == 12
 
 
+def test_frames_in_no_order_prove_nothing(tmp_path):
+    """Energies of unrelated frames differ at random: that speaks neither for nor against the forces."""
+    rng = np.random.default_rng(5)
+    series = [replace(_crystal(1.0, 0.02, seed=n), step=n) for n in range(40)]
+    shuffled = [replace(f, energy=f.energy + rng.normal(0.0, 0.5)) for f in series]
+    assert factors(shuffled) == []
+    assert factors([replace(f, positions=f.positions + rng.normal(0, 2.0, (len(f), 3))) for f in series]) == []
+
+
 def test_real_trajectories_obey_work_and_energy(shared):
     """Forces of an MD run, stress of a relaxation under 700 kB, each to a few percent."""
     for name, fmt, kind in (

@@ -24,6 +24,8 @@ LARGEST_STRAIN = 0.15
 SMOOTH = 0.5  # the works with the forces of a and of b may differ by this part of their sum
 LEAST_PAIRS = 3
 TOLERANCE = 2.0  # a factor within 1/2 and 2 is taken for one
+LARGEST_MOTION = 0.7  # Å of an atom; further apart, two frames are no neighbours on a trajectory
+SPREAD = 0.5  # a wrong unit gives all pairs one factor; frames in no order give any factors
 # Factors by which stress or forces of another convention have to be multiplied.
 STRESS_UNITS = {
     "kB": 1 / 1602.1766208,
@@ -84,13 +86,20 @@ def factors(trajectory: Sequence[Frame]) -> list[Factor]:
     pairs = list(works(trajectory))
     result = []
     still = [w for w in pairs if abs(w.forces) > LEAST_WORK and not abs(w.stress) > 0.05 * abs(w.forces)]
-    if len(still) >= LEAST_PAIRS:
-        result.append(Factor("forces", float(np.median([w.energy / w.forces for w in still])), len(still)))
     strained = [w for w in pairs if abs(w.stress) > max(LEAST_WORK, abs(w.forces))]
-    if len(strained) >= LEAST_PAIRS:
-        ratios = [(w.energy - w.forces) / w.stress for w in strained]
-        result.append(Factor("stress", float(np.median(ratios)), len(strained)))
+    for kind, ratios in (
+        ("forces", [w.energy / w.forces for w in still]),
+        ("stress", [(w.energy - w.forces) / w.stress for w in strained]),
+    ):
+        if len(ratios) >= LEAST_PAIRS and _agree(ratios):
+            result.append(Factor(kind, float(np.median(ratios)), len(ratios)))
     return result
+
+
+def _agree(ratios: Sequence[float]) -> bool:
+    """Whether the middle half of the ratios lies close to their median."""
+    low, middle, high = np.percentile(ratios, [25, 50, 75])
+    return bool(high - low <= SPREAD * abs(middle))
 
 
 def works(trajectory: Sequence[Frame]) -> Iterator[Work]:
@@ -121,7 +130,7 @@ def work(a: Frame, b: Frame) -> Work | None:
     if not np.array_equal(a.numbers, b.numbers) or not np.array_equal(a.pbc, b.pbc):
         return None
     strain, motion = _strain_and_motion(a, b)
-    if np.abs(strain).max() > LARGEST_STRAIN:
+    if np.abs(strain).max() > LARGEST_STRAIN or np.abs(motion).max(initial=0.0) > LARGEST_MOTION:
         return None
     first, second = -float((a.forces * motion).sum()), -float((b.forces * motion).sum())
     pressure = [_stress_work(frame, strain) for frame in (a, b)]
