@@ -8,6 +8,8 @@ import shutil
 import uuid
 from pathlib import Path
 
+from lamkit.errors import UserError
+
 
 def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
@@ -41,11 +43,16 @@ def temporary_folder(final: str | Path) -> Path:
     return folder
 
 
-def replace_folder(temporary: str | Path, final: str | Path) -> None:
+def replace_folder(temporary: str | Path, final: str | Path, previous: str | Path | None = None) -> None:
     """Flush ``temporary`` to disk and rename it to ``final``; a folder already there is removed after.
 
     A rename cannot replace a folder that is not empty, so the old one is moved aside first. A crash in
-    between leaves ``final`` missing and both others complete; readers of checkpoints know the next name.
+    between leaves ``final`` missing and both others complete; :func:`recover` puts that right.
+
+    Args:
+        temporary: from :func:`temporary_folder`.
+        final: its name from now on.
+        previous: the folder that was ``final`` is kept under this name, in place of what was there.
     """
     temporary, final = Path(temporary), Path(final)
     for path in sorted(temporary.rglob("*")):
@@ -54,12 +61,53 @@ def replace_folder(temporary: str | Path, final: str | Path) -> None:
     _fsync(temporary)
     old = None
     if final.exists():
-        old = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}.old")
-        os.replace(final, old)
+        if previous is None:
+            old = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}.old")
+            os.replace(final, old)
+        else:
+            shutil.rmtree(previous, ignore_errors=True)  # ``final`` is whole meanwhile
+            os.replace(final, previous)
     os.replace(temporary, final)
     _fsync(final.parent)
     if old is not None:
         shutil.rmtree(old, ignore_errors=True)
+
+
+def recover(folder: str | Path) -> None:
+    """Clear up in ``folder`` after a process that died in :func:`replace_folder`.
+
+    A folder that was moved aside gets its name back where nothing has taken its place; what was being
+    written is removed.
+    """
+    for path in sorted(Path(folder).glob(".*.*.old")):
+        name = path.with_name(path.name[1:].rsplit(".", 2)[0])
+        if name.exists():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            os.replace(path, name)
+    for path in Path(folder).glob(".*.*.tmp"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def require_writable(folder: str | Path) -> None:
+    """Make ``folder`` and try to write in it.
+
+    Raises:
+        UserError: it cannot be made or written, with the system's reason.
+    """
+    folder = Path(folder)
+    probe = folder / f".{uuid.uuid4().hex[:8]}.probe"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be written ({error.strerror}); choose another folder, or free space"
+        ) from None
 
 
 def sha256(path: str | Path) -> str:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from lamkit import config
 from lamkit.console import log
 from lamkit.errors import UserError
+from lamkit.files import require_writable
 
 M = TypeVar("M", bound=config.Model)
 
@@ -66,6 +67,7 @@ def run_folder(args: argparse.Namespace, default: str) -> Path:
         raise UserError(f"{out}: is a file; --out names a folder")
     if out.is_dir() and any(p.name != "data" for p in out.iterdir()):
         raise UserError(f"{out}: already holds a run; --resume goes on with it, --out DIR starts another one")
+    require_writable(out)
     if args.out is None:
         log.info("writing to %s (--out DIR for another folder)", out)
     return out

@@ -86,7 +86,7 @@ def fit(
         device=device,
         resume_hint="the same 'lamkit distill' command with --resume",
     )
-    return train(plan, resume=(out / "checkpoints" / "last").is_dir())
+    return train(plan, resume=(out / "checkpoints").is_dir())
 
 
 def _as_before(fit: ReferenceFit, start: Checkpoint, head: str) -> ReferenceFit:

@@ -2,7 +2,8 @@
 
 ``model.safetensors`` holds what inference uses (the averaged weights where averaging is on), the reference
 energies (float64) and the normalisers; ``optimizer.safetensors`` holds what only training needs (raw weights
-and moments); ``state.json`` the position of the run; ``config.yaml`` and ``heads/*.yaml`` what it was made of.
+and moments); ``state.json`` the position of the run; ``config.yaml`` and ``heads/*.yaml`` what it was made of;
+``checksums.json`` the SHA-256 of the first three, so that a byte changed by a bad disk is not trained on.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from safetensors.numpy import load_file, save_file
 
 from lamkit import config
 from lamkit.data.heads import HeadConfig
-from lamkit.errors import UserError, suggest
-from lamkit.files import atomic_write, replace_folder, temporary_folder
-from lamkit.model.config import TrunkConfig
+from lamkit.errors import LamkitError, UserError, suggest
+from lamkit.files import atomic_write, replace_folder, sha256, temporary_folder
+from lamkit.model.config import Architecture, architecture
 
 FORMAT = 2
 MODEL, OPTIMIZER, STATE, CONFIG = "model.safetensors", "optimizer.safetensors", "state.json", "config.yaml"
+CHECKSUMS = "checksums.json"
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Checkpoint:
     """
 
     path: Path
-    trunk: TrunkConfig
+    trunk: Architecture
     heads: tuple[str, ...]
     weights: dict[str, NDArray[Any]]
     references: dict[str, NDArray[np.float64]]
@@ -74,13 +76,14 @@ class Checkpoint:
 
 
 def locate(path: str | Path) -> Path:
-    """The checkpoint folder that ``path`` means: itself, or ``checkpoints/best`` or ``last`` of a run folder.
+    """The checkpoint folder that ``path`` means: itself, or the best, else the last, of a run folder.
 
     Raises:
         UserError: nothing there that is a checkpoint.
     """
     path = Path(path)
-    for candidate in (path, path / "checkpoints" / "best", path / "checkpoints" / "last", path / "best"):
+    names = ("best", "last", "previous")
+    for candidate in (path, *(path / "checkpoints" / name for name in names), *(path / n for n in names)):
         if (candidate / MODEL).is_file():
             return candidate
     if not path.exists():
@@ -104,13 +107,15 @@ def read(path: str | Path) -> Checkpoint:
     if not isinstance(resolved, Mapping) or resolved.get("format") != FORMAT:
         found = resolved.get("format") if isinstance(resolved, Mapping) else type(resolved).__name__
         raise UserError(f"{folder / CONFIG}: checkpoint format {found!r}, this LAMKit reads format {FORMAT}")
-    trunk = config.parse(TrunkConfig, resolved["trunk"], origin=f"{folder / CONFIG}: trunk")
+    trunk = architecture(resolved["trunk"], origin=f"{folder / CONFIG}: trunk")
     try:
         state = json.loads((folder / STATE).read_text())
     except ValueError as error:
         raise UserError(f"{folder / STATE}: not valid JSON ({error}); the checkpoint is damaged") from None
     heads = tuple(resolved["heads"])
+    verify(folder, STATE)
     arrays = _arrays(folder / MODEL)
+    verify(folder, MODEL)
     references, weights = {}, {}
     for name, array in arrays.items():
         if name.startswith("references."):
@@ -133,6 +138,26 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
         raise UserError(f"{path}: cannot be read ({error}); truncated or not a safetensors file") from None
 
 
+def verify(folder: Path, name: str) -> None:
+    """Compare a file of a checkpoint with the checksum that was written with it, where there is one.
+
+    Raises:
+        UserError: the file has changed since.
+    """
+    if not (folder / CHECKSUMS).is_file():  # a checkpoint of an older LAMKit
+        return
+    try:
+        wanted = json.loads((folder / CHECKSUMS).read_text()).get(name)
+    except (ValueError, AttributeError) as error:
+        raise UserError(
+            f"{folder / CHECKSUMS}: not valid JSON ({error}); the checkpoint is damaged"
+        ) from None
+    if wanted is not None and sha256(folder / name) != wanted:
+        raise UserError(
+            f"{folder / name}: differs from what was written (checksum); the checkpoint is damaged"
+        )
+
+
 def read_optimizer(folder: Path) -> dict[str, NDArray[Any]]:
     """Arrays of the optimizer in a checkpoint folder.
 
@@ -141,14 +166,45 @@ def read_optimizer(folder: Path) -> dict[str, NDArray[Any]]:
     """
     if not (folder / OPTIMIZER).is_file():
         raise UserError(f"{folder}: no {OPTIMIZER}; start from it with --from instead of --resume")
-    return _arrays(folder / OPTIMIZER)
+    arrays = _arrays(folder / OPTIMIZER)
+    verify(folder, OPTIMIZER)
+    return arrays
 
 
 def write(
-    folder: str | Path, checkpoint: Checkpoint, optimizer: Mapping[str, NDArray[Any]] | None = None
+    folder: str | Path,
+    checkpoint: Checkpoint,
+    optimizer: Mapping[str, NDArray[Any]] | None = None,
+    *,
+    previous: Path | None = None,
 ) -> None:
-    """Write ``checkpoint`` to ``folder``; a checkpoint already there is replaced in one rename."""
+    """Write ``checkpoint`` to ``folder``; a checkpoint already there is replaced in one rename.
+
+    Args:
+        folder: where.
+        checkpoint: what.
+        optimizer: arrays that only training needs.
+        previous: the checkpoint that was in ``folder`` stays under this name.
+
+    Raises:
+        LamkitError: the disk is full or cannot be written; what was in ``folder`` before is untouched.
+    """
     folder = Path(folder)
+    try:
+        _write(folder, checkpoint, optimizer, previous)
+    except (OSError, safetensors.SafetensorError) as error:
+        there = folder if folder.parent.is_dir() else Path()
+        free = shutil.disk_usage(there.parent).free / 1e6
+        raise LamkitError(
+            f"{folder}: the checkpoint could not be written ({error}); {free:.0f} MB are free there. "
+            + ("The one before is whole. " if folder.is_dir() else "")
+            + "Free space or mend the folder, then go on with --resume"
+        ) from error
+
+
+def _write(
+    folder: Path, checkpoint: Checkpoint, optimizer: Mapping[str, NDArray[Any]] | None, previous: Path | None
+) -> None:
     temporary = temporary_folder(folder)
     try:
         arrays = {name: np.asarray(a, order="C") for name, a in checkpoint.weights.items()}
@@ -168,6 +224,8 @@ def write(
         for head in checkpoint.heads:
             config.write_yaml(temporary / "heads" / f"{head}.yaml", checkpoint.head_configs[head])
         atomic_write(temporary / STATE, json.dumps(checkpoint.state, indent=1))
-        replace_folder(temporary, folder)
+        sums = {n: sha256(temporary / n) for n in (MODEL, OPTIMIZER, STATE) if (temporary / n).is_file()}
+        atomic_write(temporary / CHECKSUMS, json.dumps(sums, indent=1))
+        replace_folder(temporary, folder, previous)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

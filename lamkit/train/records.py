@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.metadata
+import io
 import json
 import math
 import os
@@ -65,12 +66,12 @@ class LearningCurve:
     ) -> None:
         self.path, self.heads = path, list(heads)
         if keep_until is None or not path.exists():
-            path.write_text(self._header())
+            atomic_write(path, self._header())
         else:
             lines = path.read_text().splitlines(keepends=True)
             whole = [line for line in lines if line.endswith("\n")]  # the last one may be torn
             kept = [line for line in whole if line.startswith("#") or _step(line) <= keep_until]
-            path.write_text("".join(kept))
+            atomic_write(path, "".join(kept))
 
     def _header(self) -> str:
         columns = ["step"]
@@ -118,8 +119,9 @@ class MetricsFile:
             with open(path, newline="") as stream:
                 rows = [r for r in list(csv.reader(stream))[1:] if len(r) == len(METRICS)]
             rows = [r for r in rows if int(r[0]) <= keep_until]
-        with open(path, "w", newline="") as stream:
-            csv.writer(stream).writerows([list(METRICS), *rows])
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows([list(METRICS), *rows])
+        atomic_write(path, text.getvalue())
 
     def write(self, step: int, head: str, split: str, errors: Mapping[str, Any], seconds: float) -> None:
         """Append one row; ``errors`` as from :meth:`lamkit.metrics.ErrorSums.result`."""
