@@ -255,7 +255,7 @@ class _Network:
             sum(p.size for p in trunk) + sum(p.size for p in heads) // len(checkpoint.heads)
         )
         # A narrow network costs the same for 20 edges as for 200: let small molecules share a shape.
-        self.shapes = Shapes(floor=min(256, 2**19 // (checkpoint.trunk.latent * checkpoint.trunk.hidden)))
+        self.shapes = Shapes(floor=checkpoint.trunk.least_edges)
 
 
 # Networks in use, so that every head and every calculator of a checkpoint has the same one.

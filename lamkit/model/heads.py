@@ -13,7 +13,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
-from lamkit.model.config import TrunkConfig
+from lamkit.model.config import Architecture, TrunkConfig
 from lamkit.model.layers import activation
 from lamkit.model.normalizers import SCALES, Statistic, checked, normalizers
 
@@ -37,26 +37,32 @@ def outputs_of(config: TrunkConfig) -> dict[str, int]:
     return outputs
 
 
-class HeadStack(nn.Cell):
-    """Parameters and normalisers of all heads.
+class Stack(nn.Cell):
+    """Weights, normalisers and error classes of all heads, whatever networks the weights belong to.
 
     Args:
-        config: widths, version, and which outputs have networks of their own.
-        names: one per data set, unique.
-        seed: with a head's name it fixes that head's starting weights, whatever other heads there are.
+        config: decides on the normalisers.
+        names: heads, unique.
+        weight_names: of each parameter, after the head's name.
+        draws: of each head, starting values of its parameters.
         dtype: float32; float64 for checks.
     """
 
-    def __init__(self, config: TrunkConfig, names: list[str], seed: int, dtype: ms.Type) -> None:
+    def __init__(
+        self,
+        config: Architecture,
+        names: list[str],
+        weight_names: list[str],
+        draws: list[list[np.ndarray]],
+        dtype: ms.Type,
+    ) -> None:
         super().__init__()
-        self.names = list(names)
-        self.outputs = outputs_of(config)
-        self.first_slice = {output: PER_NETWORK * i for i, output in enumerate(self.outputs)}
-        draws = [_start(config, self.outputs, np.random.default_rng([seed, _code(n)])) for n in names]
+        self.names, self.weight_names = list(names), weight_names
+        self.confident = config.confidence
         self.weights = ParameterTuple(
             [
                 Parameter(Tensor(np.stack(values), dtype), name=name)
-                for name, *values in zip(_weight_names(self.outputs), *draws, strict=True)
+                for name, *values in zip(weight_names, *draws, strict=True)
             ]
         )
         self.normalizers = normalizers(config)
@@ -69,7 +75,6 @@ class HeadStack(nn.Cell):
         self.bin_edges = Parameter(
             Tensor(np.tile(edges, (len(names), 1)), dtype), name="bin_edges", requires_grad=False
         )
-        self.act = activation(config.version, dtype)
 
     def pick(self, head: Tensor) -> tuple[Tensor, ...]:
         """Slices of every parameter for one head (scalar int32)."""
@@ -100,6 +105,63 @@ class HeadStack(nn.Cell):
             moments[head, list(normalizer.columns)] = mean, variance
         self.moments.set_data(Tensor(moments, self.moments.dtype))
 
+    def read(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Every value of every head under its own name."""
+        arrays = [p.asnumpy() for p in self.weights]
+        for h, head in enumerate(self.names):
+            for name, array in zip(self.weight_names, arrays, strict=True):
+                yield f"heads.{head}.{name}", array[h].copy()
+            if self.confident:
+                yield f"heads.{head}.confidence.bin_edges", self.bin_edges.asnumpy()[h].copy()
+            for normalizer in self.normalizers:
+                mean, variance, count = self.statistics[h][normalizer.quantity]
+                place = f"heads.{head}.{normalizer.place}.bn"
+                yield f"{place}.running_mean", np.array([mean])
+                yield f"{place}.running_var", np.array([variance])
+                # One value or an array of one: as the public files happen to have it.
+                shape = (1,) if normalizer.quantity == "energy" else ()
+                yield f"{place}.num_batches_tracked", np.full(shape, count, np.int64)
+
+    def write(self, values: Mapping[str, np.ndarray]) -> None:
+        """Set every value named in ``values`` (names and shapes as :meth:`read` gives them)."""
+        for name, parameter in zip(self.weight_names, self.weights, strict=True):
+            array = parameter.asnumpy().copy()
+            for h, head in enumerate(self.names):
+                array[h] = values.get(f"heads.{head}.{name}", array[h])
+            parameter.set_data(Tensor(array, parameter.dtype))
+        edges = self.bin_edges.asnumpy().copy()
+        for h, head in enumerate(self.names):
+            edges[h] = values.get(f"heads.{head}.confidence.bin_edges", edges[h])
+            for normalizer in self.normalizers:
+                place = f"heads.{head}.{normalizer.place}.bn"
+                mean, variance, count = self.statistics[h][normalizer.quantity]
+                new = Statistic(
+                    float(np.ravel(values.get(f"{place}.running_mean", mean))[0]),
+                    float(np.ravel(values.get(f"{place}.running_var", variance))[0]),
+                    int(np.ravel(values.get(f"{place}.num_batches_tracked", count))[0]),
+                )
+                self.set_statistic(h, normalizer.quantity, new)
+        self.bin_edges.set_data(Tensor(edges, self.bin_edges.dtype))
+
+
+class HeadStack(Stack):
+    """The heads of an Orb: networks from node features to every output.
+
+    Args:
+        config: widths, version, and which outputs have networks of their own.
+        names: one per data set, unique.
+        seed: with a head's name it fixes that head's starting weights, whatever other heads there are.
+        dtype: float32; float64 for checks.
+    """
+
+    def __init__(self, config: TrunkConfig, names: list[str], seed: int, dtype: ms.Type) -> None:
+        outputs = outputs_of(config)
+        draws = [_start(config, outputs, np.random.default_rng([seed, code(n)])) for n in names]
+        super().__init__(config, names, _weight_names(outputs), draws, dtype)
+        self.outputs = outputs
+        self.first_slice = {output: PER_NETWORK * i for i, output in enumerate(outputs)}
+        self.act = activation(config.version, dtype)
+
     def energy(self, slices: tuple[Tensor, ...], features: Tensor) -> Tensor:
         """Mean node features [n_graphs, D] -> normalised energy per atom [n_graphs]."""
         return self._network(slices, self.first_slice["energy"], features)[:, 0]
@@ -123,46 +185,8 @@ class HeadStack(nn.Cell):
         hidden = self.act(ops.dense(x, slices[start], slices[start + 1]))
         return ops.dense(hidden, slices[start + 2], slices[start + 3])
 
-    def read(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Every value of every head under its own name."""
-        arrays = [p.asnumpy() for p in self.weights]
-        for h, head in enumerate(self.names):
-            for name, array in zip(_weight_names(self.outputs), arrays, strict=True):
-                yield f"heads.{head}.{name}", array[h].copy()
-            if "confidence" in self.outputs:
-                yield f"heads.{head}.confidence.bin_edges", self.bin_edges.asnumpy()[h].copy()
-            for normalizer in self.normalizers:
-                mean, variance, count = self.statistics[h][normalizer.quantity]
-                place = f"heads.{head}.{normalizer.place}.bn"
-                yield f"{place}.running_mean", np.array([mean])
-                yield f"{place}.running_var", np.array([variance])
-                # One value or an array of one: as the public files happen to have it.
-                shape = (1,) if normalizer.quantity == "energy" else ()
-                yield f"{place}.num_batches_tracked", np.full(shape, count, np.int64)
 
-    def write(self, values: Mapping[str, np.ndarray]) -> None:
-        """Set every value named in ``values`` (names and shapes as :meth:`read` gives them)."""
-        for name, parameter in zip(_weight_names(self.outputs), self.weights, strict=True):
-            array = parameter.asnumpy().copy()
-            for h, head in enumerate(self.names):
-                array[h] = values.get(f"heads.{head}.{name}", array[h])
-            parameter.set_data(Tensor(array, parameter.dtype))
-        edges = self.bin_edges.asnumpy().copy()
-        for h, head in enumerate(self.names):
-            edges[h] = values.get(f"heads.{head}.confidence.bin_edges", edges[h])
-            for normalizer in self.normalizers:
-                place = f"heads.{head}.{normalizer.place}.bn"
-                mean, variance, count = self.statistics[h][normalizer.quantity]
-                new = Statistic(
-                    float(np.ravel(values.get(f"{place}.running_mean", mean))[0]),
-                    float(np.ravel(values.get(f"{place}.running_var", variance))[0]),
-                    int(np.ravel(values.get(f"{place}.num_batches_tracked", count))[0]),
-                )
-                self.set_statistic(h, normalizer.quantity, new)
-        self.bin_edges.set_data(Tensor(edges, self.bin_edges.dtype))
-
-
-def _code(name: str) -> int:
+def code(name: str) -> int:
     """A number for a head's name that is the same in every process."""
     return zlib.crc32(name.encode())
 

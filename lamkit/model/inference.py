@@ -7,7 +7,7 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from lamkit.data.batch import Batch, require_conditions
-from lamkit.model.potential import Potential, inputs
+from lamkit.model.base import Headed
 
 # What takes extra work or memory and is seldom wanted.
 DETAILS = ("rotational_grad", "latents")
@@ -21,7 +21,7 @@ class Evaluator(nn.Cell):
         names: which of ``potential.output_names``.
     """
 
-    def __init__(self, potential: Potential, names: tuple[str, ...]) -> None:
+    def __init__(self, potential: Headed, names: tuple[str, ...]) -> None:
         super().__init__(auto_prefix=False)
         self.potential = potential
         self.names = names
@@ -29,7 +29,7 @@ class Evaluator(nn.Cell):
         self.set_train(False)
 
     def construct(self, head: Tensor, *batch: Tensor) -> tuple[Tensor, ...]:
-        """``head`` is a scalar int32, ``batch`` as from :func:`inputs`; outputs as Potential.outputs."""
+        """``head`` is a scalar int32, ``batch`` as from ``potential.inputs``; outputs as Potential.outputs."""
         slices = self.potential.head_slices(head)
         outputs = self.potential.outputs(slices, self.potential.head_scales(head), *batch)
         chosen = ()
@@ -45,9 +45,9 @@ class Predictor:
         potential: with its weights loaded; from now on it is for prediction only.
     """
 
-    def __init__(self, potential: Potential) -> None:
+    def __init__(self, potential: Headed) -> None:
         self.potential = potential
-        potential.trunk.predict_only()
+        potential.predict_only()
         names = potential.output_names
         self._evaluate = Evaluator(potential, tuple(n for n in names if n not in DETAILS))
         self._evaluate_all = Evaluator(potential, names)
@@ -72,7 +72,7 @@ class Predictor:
         if self.potential.config.conditioning:
             require_conditions(batch)
         cell = self._evaluate_all if details else self._evaluate
-        outputs = cell(Tensor(head, ms.int32), *inputs(batch, self.potential.dtype))
+        outputs = cell(Tensor(head, ms.int32), *self.potential.inputs(batch))
         result = {name: value.asnumpy() for name, value in zip(cell.names, outputs, strict=True)}
         if "confidence" in result:
             result["confidence"] = _softmax(result["confidence"])
@@ -85,7 +85,7 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def predict_batch(
-    potential: Potential, batch: Batch, head: int, details: bool = False
+    potential: Headed, batch: Batch, head: int, details: bool = False
 ) -> dict[str, np.ndarray]:
     """:meth:`Predictor.predict` for a single batch; keep a Predictor to predict many."""
     return Predictor(potential).predict(batch, head, details)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lamkit.errors import UserError
-from lamkit.model.config import TrunkConfig
+from lamkit.model.config import Architecture
 
 # What has a scale of its own; diag and offdiag are the two halves of a Voigt stress.
 SCALES = ("energy", "forces", "stress_diag", "stress_offdiag")
@@ -41,7 +41,7 @@ class Normalizer(NamedTuple):
     columns: tuple[int, ...]
 
 
-def normalizers(config: TrunkConfig) -> tuple[Normalizer, ...]:
+def normalizers(config: Architecture) -> tuple[Normalizer, ...]:
     """Those of each head, with the names of the public models.
 
     Conservative models use theirs for forces and stress in the loss only.

@@ -6,40 +6,23 @@ same graph: F_i = sum of g over sent edges - sum over received ones, stress = su
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Parameter, Tensor, ops
 
-from lamkit.data.batch import Batch
-from lamkit.data.frame import VOIGT_COLUMNS, VOIGT_ROWS
-from lamkit.errors import UserError, suggest
+from lamkit.model.base import INPUTS, Headed, inputs
 from lamkit.model.config import TrunkConfig
 from lamkit.model.heads import HeadStack
 from lamkit.model.layers import Named
-from lamkit.model.normalizers import Statistic
 from lamkit.model.repulsion import Repulsion
 from lamkit.model.trunk import Trunk
 
-# Fields of a Batch that the network reads, in the order of Potential.outputs.
-INPUTS = (
-    "numbers",
-    "vectors",
-    "senders",
-    "receivers",
-    "node_graph",
-    "edge_graph",
-    "n_atoms",
-    "volume",
-    "arms",
-    "torque_inverse",
-    "charge",
-    "spin",
-)
+__all__ = ["INPUTS", "Potential", "inputs"]
 
 
-class Potential(nn.Cell):
+class Potential(Headed):
     """Trunk and stacked heads.
 
     The total energy of a frame is ``n_atoms * e + sum of reference[Z_i]``, with e from :meth:`outputs`; the
@@ -55,12 +38,7 @@ class Potential(nn.Cell):
     def __init__(
         self, trunk: TrunkConfig, heads: Sequence[str], seed: int = 0, dtype: ms.Type = ms.float32
     ) -> None:
-        super().__init__()
-        if not heads or len(set(heads)) != len(heads):
-            raise UserError(f"a potential needs one or more heads of different names, got {list(heads)}")
-        self.config = trunk
-        self.dtype = dtype
-        self.heads = list(heads)
+        super().__init__(trunk, heads, dtype)
         self.trunk = Trunk(trunk, np.random.default_rng(seed), dtype)
         self.stack = HeadStack(trunk, self.heads, seed, dtype)
         self.conservative, self.confident, self.stressed = trunk.conservative, trunk.confidence, trunk.stress
@@ -86,59 +64,6 @@ class Potential(nn.Cell):
     def decoder_parameters(self) -> list[Parameter]:
         """Parameters of the denoising network; none where there is no such network."""
         return [p for _, p in self.trunk.named_decoder()]
-
-    def head_parameters(self) -> list[Parameter]:
-        """Trainable parameters of the heads, [n_heads, ...] each, in the order of :meth:`head_slices`."""
-        return list(self.stack.weights)
-
-    def head_slices(self, head: Tensor) -> tuple[Tensor, ...]:
-        """Weights of one head (scalar int32)."""
-        return self.stack.pick(head)
-
-    def head_scales(self, head: Tensor) -> Tensor:
-        """Normalisers of one head, [8].
-
-        Mean and deviation of energy per atom (eV/atom), of force components (eV/Å), of diagonal and of
-        off-diagonal stress (eV/Å³). Conservative potentials use the last six in the loss only.
-        """
-        return self.stack.pick_scales(head)
-
-    def head_bins(self, head: Tensor) -> Tensor:
-        """Edges of the error classes that one head's confidence tells apart, [51] eV/Å."""
-        return self.stack.pick_bins(head)
-
-    @property
-    def quantities(self) -> tuple[str, ...]:
-        """What each head has a normaliser for: energy, forces and, as one or in two halves, stress."""
-        return tuple(n.quantity for n in self.stack.normalizers)
-
-    def statistic(self, head: str, quantity: str) -> Statistic:
-        """Mean, variance and number of batches of a normaliser; ``quantity`` is one of :attr:`quantities`.
-
-        Raises:
-            UserError: unknown head or quantity.
-        """
-        for name, known in ((head, self.heads), (quantity, self.quantities)):
-            if name not in known:
-                raise UserError(f"'{name}' is none of {', '.join(known)}.{suggest(name, known)}")
-        return self.stack.statistics[self.heads.index(head)][quantity]
-
-    def set_statistic(self, head: str, quantity: str, statistic: Statistic) -> None:
-        """Replace a normaliser of a head.
-
-        Raises:
-            UserError: unknown head or quantity, or a deviation that is too small.
-        """
-        self.statistic(head, quantity)  # refuses unknown names
-        self.stack.set_statistic(self.heads.index(head), quantity, statistic)
-
-    def set_scale(self, head: str, quantity: str, mean: float, std: float) -> None:
-        """Set a normaliser of a head by mean and deviation, its count of batches to zero.
-
-        Raises:
-            UserError: unknown head or quantity, or a deviation that is too small.
-        """
-        self.set_statistic(head, quantity, Statistic(float(mean), float(std) ** 2))
 
     # -- the physics ------------------------------------------------------------------------------
 
@@ -297,38 +222,6 @@ class Potential(nn.Cell):
         pairs = self._repulsion_of_edges(vectors, numbers, senders, receivers)
         return ops.unsorted_segment_sum(pairs, edge_graph, n_atoms.shape[0])
 
-    def _mean(self, nodes: Tensor, node_graph: Tensor, n_atoms: Tensor) -> Tensor:
-        """Mean of node rows per graph, [G, ...]."""
-        total = ops.unsorted_segment_sum(nodes, node_graph, n_atoms.shape[0])
-        return total / ops.expand_dims(n_atoms, 1)
-
-    def _from_pull(
-        self,
-        pull: Tensor,
-        vectors: Tensor,
-        numbers: Tensor,
-        senders: Tensor,
-        receivers: Tensor,
-        edge_graph: Tensor,
-        volume: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Forces [N, 3] and Voigt stress [G, 6] from pull = dE/d(edge vectors) [E, 3]."""
-        n = numbers.shape[0]
-        forces = ops.unsorted_segment_sum(pull, senders, n) - ops.unsorted_segment_sum(pull, receivers, n)
-        columns = ()
-        for row, column in zip(VOIGT_ROWS.tolist(), VOIGT_COLUMNS.tolist()):  # noqa: B905 (graph mode)
-            pair = vectors[:, row] * pull[:, column] + vectors[:, column] * pull[:, row]
-            columns = (*columns, pair)  # type: ignore[assignment]  # graph mode
-        strain = ops.unsorted_segment_sum(ops.stack(columns, 1), edge_graph, volume.shape[0])
-        return forces, strain / ops.expand_dims(2.0 * volume, 1)
-
-    def _rotational(self, pull: Tensor, vectors: Tensor, edge_graph: Tensor, volume: Tensor) -> Tensor:
-        """A - A^T with A = sum over edges of d (x) pull, [G, 3, 3] eV: zero if energies ignore rotations."""
-        products = ops.expand_dims(vectors, 2) * ops.expand_dims(pull, 1)
-        rows = ops.reshape(products, (vectors.shape[0], 9))
-        total = ops.reshape(ops.unsorted_segment_sum(rows, edge_graph, volume.shape[0]), (-1, 3, 3))
-        return total - ops.swapaxes(total, 1, 2)
-
     def _balanced(
         self, forces: Tensor, node_graph: Tensor, n_atoms: Tensor, arms: Tensor, torque_inverse: Tensor
     ) -> Tensor:
@@ -339,54 +232,13 @@ class Potential(nn.Cell):
         lever = -ops.sum(torque_inverse * ops.expand_dims(torque, 1), 2)
         return forces + _cross(arms, ops.gather(lever, node_graph, 0))
 
-    # -- state ------------------------------------------------------------------------------------
-
-    def state(self) -> dict[str, np.ndarray]:
-        """Every weight and constant under its public name.
-
-        ``model.…`` as it stands there; what is ``heads.…`` or ``grad_…`` there is ``heads.NAME.…`` here.
-        References are not part of it.
-        """
-        values = {name: p.asnumpy().copy() for name, p in self._named()}
-        values.update(self.stack.read())
-        return values
+    def predict_only(self) -> None:
+        """Keep nothing that only training needs, from the next compilation on."""
+        self.trunk.predict_only()
 
     def _named(self) -> Named:
         yield from self.trunk.named()
         yield from self.trunk.named_decoder()
-
-    def load_state(self, values: Mapping[str, np.ndarray], strict: bool = True) -> None:
-        """Set weights and constants by name, before the first step of anything compiled.
-
-        Args:
-            values: names as in :meth:`state`; a single number may have the shape () or (1,).
-            strict: refuse names that are missing or unknown; else take what fits by name.
-
-        Raises:
-            UserError: missing, unknown, or of the wrong shape; all listed.
-        """
-        own = self.state()
-        problems = [
-            f"{name} has shape {tuple(np.shape(values[name]))}, this model needs {own[name].shape}"
-            for name in own
-            if name in values and not _fits(values[name], own[name])
-        ]
-        if strict:
-            problems += [f"{name} is missing" for name in own if name not in values]
-            problems += [f"{name} is not part of this model" for name in values if name not in own]
-        if problems:
-            shown = "\n  ".join(problems[:10])
-            more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
-            raise UserError(f"the weights do not fit the model:\n  {shown}{more}")
-        for name, parameter in self._named():
-            if name in values:
-                array = np.reshape(values[name], own[name].shape)
-                parameter.set_data(Tensor(np.array(array), self.dtype))
-        self.stack.write({name: values[name] for name in values if name in own})
-
-
-def _fits(given: np.ndarray, own: np.ndarray) -> bool:
-    return np.shape(given) == own.shape or (np.size(given) == own.size == 1 and np.ndim(given) <= 1)
 
 
 def _cross(a: Tensor, b: Tensor) -> Tensor:
@@ -395,9 +247,3 @@ def _cross(a: Tensor, b: Tensor) -> Tensor:
     y = a[:, 2] * b[:, 0] - a[:, 0] * b[:, 2]
     z = a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
     return ops.stack((x, y, z), 1)
-
-
-def inputs(batch: Batch, dtype: ms.Type = ms.float32) -> tuple[Tensor, ...]:
-    """Tensors of the fields of ``batch`` that the network reads, in the order of ``INPUTS``."""
-    arrays = (getattr(batch, name) for name in INPUTS)
-    return tuple(Tensor(a, ms.int32 if a.dtype.kind == "i" else dtype) for a in arrays)

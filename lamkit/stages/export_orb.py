@@ -12,7 +12,9 @@ import numpy as np
 from lamkit import __version__, config
 from lamkit.console import log
 from lamkit.data.frame import NUMBERS
+from lamkit.errors import UserError
 from lamkit.files import atomic_write
+from lamkit.model.config import TrunkConfig
 from lamkit.model.public.export import loading_code, public_arrays, refuse_inexpressible
 from lamkit.model.public.load import RECORD
 from lamkit.model.public.names import REFERENCE
@@ -36,6 +38,8 @@ def run(model: Path, head: str | None, out: Path) -> dict[str, Any]:
 
     found = checkpoint.read(model)
     name, where = found.head(head), str(found.path)
+    if not isinstance(found.trunk, TrunkConfig):
+        raise UserError(f"{where}: is no Orb but {found.trunk.version}; --to deepmd is for it")
     refuse_inexpressible(found.trunk, where)
     reference, elements = found.references[name], found.elements[name]
     arrays = public_arrays(found.trunk, found.weights, reference, name, where)

@@ -8,22 +8,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lamkit.data.batch import Batch
+from lamkit.model.base import Headed
 from lamkit.model.normalizers import Statistic, observed
-from lamkit.model.potential import Potential
 from lamkit.train.tasks import Task
 
 # Batches that a fitted normaliser counts for: so the first batches of an online run do not throw it over.
 START_COUNT = 1000
 
 
-def fit(network: Potential, task: Task) -> None:
+def fit(network: Headed, task: Task) -> None:
     """Set the normalisers of a head from the scales of its training frames."""
     for quantity in network.quantities:
         mean, deviation = task.scales.normalizer(quantity)
         network.set_statistic(task.name, quantity, Statistic(mean, deviation**2, START_COUNT))
 
 
-def observe(networks: Iterable[Potential], head: str, batch: Batch) -> None:
+def observe(networks: Iterable[Headed], head: str, batch: Batch) -> None:
     """Count the labels of one batch into the normalisers of its head, the same in all ``networks``.
 
     Raises:
@@ -34,7 +34,7 @@ def observe(networks: Iterable[Potential], head: str, batch: Batch) -> None:
             network.set_statistic(head, quantity, observed(network.statistic(head, quantity), values))
 
 
-def copy(source: Potential, target: Potential) -> None:
+def copy(source: Headed, target: Headed) -> None:
     """Give ``target`` the normalisers of ``source``."""
     for head in source.heads:
         for quantity in source.quantities:

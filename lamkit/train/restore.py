@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import mindspore as ms
 
 from lamkit.errors import UserError
-from lamkit.model.potential import Potential
+from lamkit.model import build as models
+from lamkit.model.base import Headed
 from lamkit.model.runtime import setup
 from lamkit.train.checkpoint import Checkpoint
 
@@ -17,7 +18,7 @@ def build(
     device: str = "CPU",
     heads: Sequence[str] | None = None,
     dtype: ms.Type = ms.float32,
-) -> Potential:
+) -> Headed:
     """The network of ``checkpoint`` with its weights; with ``heads`` only those, in that order.
 
     Raises:
@@ -25,7 +26,7 @@ def build(
     """
     setup(device)
     names = list(checkpoint.heads if heads is None else [checkpoint.head(h) for h in heads])
-    potential = Potential(checkpoint.trunk, names, dtype=dtype)
+    potential = models.build(checkpoint.trunk, names, dtype=dtype)
     wanted = tuple(f"heads.{name}." for name in names)
     weights = {
         name: array

@@ -11,7 +11,7 @@ import numpy as np
 from lamkit.data.batch import Batch, Graph, collate, make_graph, shape_of
 from lamkit.data.buckets import Buckets, holds
 from lamkit.metrics import ErrorSums
-from lamkit.model.config import TrunkConfig
+from lamkit.model.config import Architecture
 from lamkit.model.inference import Predictor
 from lamkit.train.tasks import Task
 
@@ -28,7 +28,7 @@ class Validator:
         limit: frames per head at most, evenly spread over the validation part.
     """
 
-    def __init__(self, tasks: Sequence[Task], buckets: Buckets, trunk: TrunkConfig, limit: int) -> None:
+    def __init__(self, tasks: Sequence[Task], buckets: Buckets, trunk: Architecture, limit: int) -> None:
         self.tasks, self.buckets, self.trunk, self.limit = list(tasks), buckets, trunk, limit
         self._batches: dict[str, list[Batch]] = {}
 
