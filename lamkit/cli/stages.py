@@ -36,7 +36,8 @@ def options(cls: type[M], args: argparse.Namespace, out: Path, given: Mapping[st
     for key, value in {**given, "seed": args.seed}.items():
         if value is not None:
             _put(data, key, value)
-    data |= {"device": args.device, "resume": args.resume}
+    for key in {"device", "resume"} & set(cls.model_fields):
+        data[key] = getattr(args, key)
     return config.parse(cls, data, origin=str(path or f"lamkit {args.verb}"), lines=lines)
 
 

@@ -1,0 +1,1 @@
+"""Crystals as structures, without any model: their symmetry, their disorder, and changed copies of them."""
