@@ -10,6 +10,7 @@ from lamkit.cli import shared_flags
 from lamkit.stages.export import TARGETS
 
 EPILOG = """examples:
+  lamkit export student --to deepmd --out student.dp
   lamkit export run1 --to orb --head mptrj --out mptrj.ckpt
 forms:
 """ + "\n".join(f"  {name:8}{text}" for name, (_, text) in TARGETS.items())

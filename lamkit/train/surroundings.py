@@ -14,14 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lamkit.console import log
+from lamkit.data.batch import Graph, collate, make_graph, shape_of
 from lamkit.data.frame import NUMBERS
 from lamkit.data.neighbors import Neighbors, neighbor_list
 from lamkit.model.config import SEL_MARGIN, Architecture, DeepPotConfig, Surroundings
 
 if TYPE_CHECKING:
     from lamkit.data.dataset import View
+    from lamkit.model.base import Headed
+    from lamkit.train.checkpoint import Checkpoint
     from lamkit.train.tasks import Task
 
+CALIBRATION_ATOMS = 600  # of each data set, by which descriptors are scaled
 SAMPLE = 400  # frames of each data set whose neighbours are looked at, the largest among them
 STEP = 4  # numbers of places are multiples of this
 SMALLEST, UNSEEN = 0.01, 0.1  # deviations; of an element that is no centre in the sample
@@ -54,6 +58,34 @@ def settled(
         found.min_distance,
     )
     return architecture.model_copy(update={"surroundings": found})
+
+
+def calibrate(
+    network: Headed, average: Headed, tasks: Sequence[Task], start: Checkpoint | None, seed: int
+) -> None:
+    """Give a DeepPot and its average the constants that scale descriptors, from some training frames.
+
+    What the weights that training starts from were trained with stays.
+    """
+    from lamkit.model.deeppot import DeepPot
+
+    if not isinstance(network, DeepPot):
+        return
+    before = start.trunk.surroundings if start and isinstance(start.trunk, DeepPotConfig) else None
+    known = before.elements if before is not None else []
+    if set(known) >= set(network.elements):
+        return
+    graphs: list[Graph] = []
+    for task in tasks:
+        order = np.random.default_rng([seed, 12]).permutation(len(task.train))
+        atoms = 0
+        for i in order.tolist():
+            graphs.append(make_graph(task.train.frame(i), network.config.cutoff, None))
+            atoms += graphs[-1].n_atoms
+            if atoms >= CALIBRATION_ATOMS:
+                break
+    network.calibrate(collate(graphs, shape_of(graphs)), known)
+    average.load_state(network.state())
 
 
 def _count(counts: _Counts, view: View, cutoff: float, seed: int) -> None:
