@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from lamkit.data.batch import Batch, Graph, collate, make_graph, random_rotations, rotate, shape_of
 from lamkit.data.buckets import Buckets, holds
 from lamkit.data.dataset import View
+from lamkit.data.denoise import NoisyView
 from lamkit.errors import UserError, suggest
 
 HEAD_STREAM, ROTATION_STREAM, ORDER_STREAM = 1, 2, 3  # names of independent random sequences
@@ -157,7 +158,7 @@ class Sampler:
         budget = self.buckets.of_head(head)
         graphs: list[Graph] = []
         while used < len(order):
-            graph = self._graph(head, int(order[used]), view)
+            graph = self._graph(head, int(order[used]), view, epoch)
             if graphs and not holds(budget, shape_of([*graphs, graph])):
                 break
             graphs.append(graph)
@@ -173,7 +174,9 @@ class Sampler:
             self._orders[head] = known
         return known[1]
 
-    def _graph(self, head: int, index: int, view: View) -> Graph:
+    def _graph(self, head: int, index: int, view: View, epoch: int) -> Graph:
+        if isinstance(view, NoisyView):  # new noise in each epoch: nothing to keep
+            return make_graph(view.frame_of(index, epoch), self.cutoff, self.max_neighbors)
         return self._cache.get(
             (head, index), lambda: make_graph(view.frame(index), self.cutoff, self.max_neighbors)
         )

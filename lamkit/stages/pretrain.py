@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import pydantic
 
@@ -15,7 +15,12 @@ from lamkit.errors import UserError
 from lamkit.files import atomic_write
 from lamkit.model.config import TrunkConfig
 from lamkit.stages import sources
+from lamkit.stages.deepmd_systems import Systems
 from lamkit.train.config import TrainConfig, TrainOption, TrunkOption
+
+if TYPE_CHECKING:
+    from lamkit.data.heads import HeadConfig
+    from lamkit.train.tasks import Task
 
 
 class Options(Model):
@@ -23,7 +28,7 @@ class Options(Model):
 
     Attributes:
         heads: heads to train; null takes those of ``data``, or the shipped sample heads.
-        data: head → data set, or a folder with ``train/`` and ``valid/``.
+        data: head → data set, a folder with ``train/`` and ``valid/``, or DeePMD systems.
         trunk: architecture: a preset of ``configs/trunk``, or its keys.
         train: how to train: a preset of ``configs/train``, or its keys.
         n_frames: use only so many training frames of each head (for learning curves).
@@ -33,7 +38,7 @@ class Options(Model):
     """
 
     heads: list[str] | None = None
-    data: dict[str, InputPath] = {}
+    data: dict[str, InputPath | Systems] = {}
     trunk: Annotated[TrunkConfig, TrunkOption] = pydantic.Field("orb-v3-small", validate_default=True)
     train: Annotated[TrainConfig, TrainOption] = pydantic.Field("pretrain", validate_default=True)
     n_frames: int | None = pydantic.Field(None, ge=1)
@@ -50,22 +55,10 @@ def run(options: Options, out: Path) -> dict[str, Any]:
     """
     from lamkit.train import checkpoint
     from lamkit.train.run import Run, train
-    from lamkit.train.tasks import make_task
 
     start = checkpoint.read(options.init) if options.init is not None else None
     found = sources.gather(options.heads, options.data, out / "data")
-    tasks = [
-        make_task(
-            name,
-            path,
-            head,
-            split=options.train.split,
-            valid_fraction=options.train.valid_fraction,
-            seed=options.train.seed,
-            n_frames=options.n_frames,
-        )
-        for name, (path, head) in found.items()
-    ]
+    tasks = [_task(name, path, head, options) for name, (path, head) in found.items()]
     trunk = options.trunk
     if start is not None and start.trunk != trunk:
         raise UserError(
@@ -87,3 +80,22 @@ def run(options: Options, out: Path) -> dict[str, Any]:
     atomic_write(out / "result.json", json.dumps(result, indent=1))
     log.info("best checkpoint: %s (step %d)", result["checkpoint"], result["best_step"])
     return result
+
+
+def _task(name: str, path: Path, head: HeadConfig, options: Options) -> Task:
+    """A head's data as they are trained on: with their labels, or with noise in place of them."""
+    from lamkit.train.denoise import denoising_task
+    from lamkit.train.tasks import make_task
+
+    train = options.train
+    if train.denoise is not None:
+        return denoising_task(name, path, head, train, train.denoise, n_frames=options.n_frames)
+    return make_task(
+        name,
+        path,
+        head,
+        split=train.split,
+        valid_fraction=train.valid_fraction,
+        seed=train.seed,
+        n_frames=options.n_frames,
+    )

@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 
 from lamkit import config, presets
 from lamkit.errors import UserError
 from lamkit.model.config import TrunkConfig
+from lamkit.train.tune import Tune
+
+
+Label = Literal["energy", "forces", "stress"]
+Weight = Annotated[float, pydantic.Field(ge=0)]
+
+
+class HeadWeights(config.Model):
+    """Weights of one head, in place of the run's times the head's own.
+
+    Attributes:
+        energy, forces, stress: at the peak of the learning rate; null leaves what it would be without this.
+        limit: the same at a rate of 0, by term; replaces the run's ``limit``.
+    """
+
+    energy: Weight | None = None
+    forces: Weight | None = None
+    stress: Weight | None = None
+    limit: dict[Label, Weight] | None = None
 
 
 class LossConfig(config.Model):
@@ -21,12 +40,25 @@ class LossConfig(config.Model):
     (version 2) and ``orb-huber`` (version 3: Huber loss of quantities divided by the head's normalisers, with a
     corner of 0.01 that shrinks for large forces).
 
+    DeePMD's loss is ``kind: mse``, ``units: physical``, ``intensive: false`` and its ``start_pref_*`` as weights
+    with its ``limit_pref_*`` as ``limit``; ``intensive: true`` is its ``intensive_ener_virial``.
+
     Attributes:
         kind: which of these.
-        delta: corner of ``huber``, in units of the head's scale.
+        delta: corner of ``huber``, in the units of the errors.
+        deltas: corners of single terms, where they differ.
+        units: what ``huber``, ``mae`` and ``mse`` divide errors by: the scales of the ``head``, or nothing
+            (``physical``: eV/atom, eV/Å, and for stress the virial per atom, V Δσ / N in eV, the mean over all
+            nine components).
+        intensive: errors of energies per atom count alike in frames of all sizes, that is (ΔE/N)² for ``mse``;
+            false multiplies the penalty of energies (and of virials in physical units) by N: (ΔE)²/N.
         energy: weight of the energy term; multiplied by the head's own ``loss.energy``.
         forces: weight of the force term; multiplied by the head's own ``loss.forces``.
         stress: weight of the stress term; multiplied by the head's own ``loss.stress``.
+        limit: weights of energy, forces or stress that the run moves to as the learning rate falls, by the same
+            multiples: p = start α + limit (1 − α), α the rate as a fraction of its peak; a term that has none
+            keeps its weight, and one whose start or limit is 0 is off.
+        heads: weights of single heads.
         confidence: weight of the cross entropy that teaches heads to predict their own force errors; only where
             the trunk has ``confidence: true``.
         equigrad: weight of the rotational gradient in eV, which punishes energies that depend on orientation;
@@ -35,11 +67,42 @@ class LossConfig(config.Model):
 
     kind: Literal["huber", "mae", "mse", "orb-mae", "orb-huber"] = "huber"
     delta: float = pydantic.Field(0.1, gt=0)
+    deltas: dict[Label, Annotated[float, pydantic.Field(gt=0)]] = {}
+    units: Literal["head", "physical"] = "head"
+    intensive: bool = True
     energy: float = pydantic.Field(0.5, ge=0)
     forces: float = pydantic.Field(10.0, ge=0)
     stress: float = pydantic.Field(0.3, ge=0)
+    limit: dict[Label, Weight] = {}
+    heads: dict[str, HeadWeights] = {}
     confidence: float = pydantic.Field(1.0, ge=0)
     equigrad: float = pydantic.Field(0.0, ge=0)
+
+    @pydantic.model_validator(mode="after")
+    def _orb_has_its_own_units(self) -> LossConfig:
+        if self.kind.startswith("orb") and (self.units != "head" or not self.intensive or self.deltas):
+            raise ValueError(
+                f"{self.kind} has its own units and corners: leave units, intensive and deltas away"
+            )
+        return self
+
+
+class NoiseConfig(config.Model):
+    """Noise of denoising pre-training; LAMKit's own schedule, see :mod:`lamkit.data.denoise`.
+
+    Attributes:
+        smallest, largest: standard deviations of the displacements in Å, between which each frame's is drawn,
+            evenly in its logarithm.
+    """
+
+    smallest: float = pydantic.Field(0.02, gt=0)
+    largest: float = pydantic.Field(0.3, gt=0)
+
+    @pydantic.model_validator(mode="after")
+    def _in_order(self) -> NoiseConfig:
+        if self.smallest > self.largest:
+            raise ValueError(f"smallest ({self.smallest}) must not exceed largest ({self.largest})")
+        return self
 
 
 class TrainConfig(config.Model):
@@ -58,8 +121,13 @@ class TrainConfig(config.Model):
         beta1: decay of the first moment.
         beta2: decay of the second moment.
         clip_norm: global gradient norm above which the gradient is scaled down.
+        tune: what is trained: ``full``, ``heads``, ``{freeze: k}`` (the trunk stays up to its k-th layer) or
+            ``{lora: rank}`` (low-rank adapters of the trunk's matrices, merged into them).
         ema: decay of the moving average of the weights, which is what is validated and used; 0 switches it off.
         loss: the loss.
+        denoise: pre-train the trunk without labels: atoms are displaced at random and the network learns to
+            point back. ``lamkit pretrain`` only; its heads are of no further use, its checkpoint serves as
+            ``--from``. ``{}`` takes the default noise.
         normalizers: mean and deviation that turn outputs of a head into units: ``fixed`` (from the training
             frames, once) or ``online`` (Orb's way: a running average over the batches that were seen).
         sampling_exponent: heads are drawn with probability ∝ (number of frames) ** exponent.
@@ -69,6 +137,7 @@ class TrainConfig(config.Model):
         split: name of the split recorded in the data sets (``lamkit data split``) whose part ``train`` is trained
             on and whose part ``valid`` is validated on; data sets without any are split by group.
         valid_fraction: part of a data set without its own validation part that is held out, by group.
+        patience: stop when so many validations in a row were no better than the best before; null never does.
         valid_frames: at most this many validation frames per head at each validation.
         save_every: steps between checkpoints.
         keep: how many ``step-N`` checkpoints stay besides ``last`` and ``best``.
@@ -88,8 +157,10 @@ class TrainConfig(config.Model):
     beta1: float = pydantic.Field(0.9, ge=0, lt=1)
     beta2: float = pydantic.Field(0.99, ge=0, lt=1)
     clip_norm: float = pydantic.Field(10.0, gt=0)
+    tune: Tune = "full"
     ema: float = pydantic.Field(0.995, ge=0, lt=1)
     loss: LossConfig = LossConfig()
+    denoise: NoiseConfig | None = None
     normalizers: Literal["fixed", "online"] = "fixed"
     sampling_exponent: float = pydantic.Field(0.5, ge=0)
     weights: dict[str, float] | None = None
@@ -97,6 +168,7 @@ class TrainConfig(config.Model):
     valid_every: int = pydantic.Field(500, ge=1)
     split: str = "default"
     valid_fraction: float = pydantic.Field(0.1, gt=0, lt=1)
+    patience: int | None = pydantic.Field(None, ge=1)
     valid_frames: int = pydantic.Field(64, ge=1)
     save_every: int = pydantic.Field(500, ge=1)
     keep: int = pydantic.Field(0, ge=0)

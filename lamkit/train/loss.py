@@ -1,6 +1,6 @@
 """Losses of one batch, inside the compiled step: a weighted sum of small named terms.
 
-``huber``, ``mae`` and ``mse`` measure errors in units of the head's data. ``orb-mae`` and ``orb-huber`` are the
+``huber``, ``mae`` and ``mse`` measure errors in units of the head's data or as they are. ``orb-mae`` and ``orb-huber`` are the
 losses that the public models were trained with (orb-models 0.4 and 0.5): errors of normalised quantities.
 """
 
@@ -13,12 +13,13 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from lamkit.model.config import TrunkConfig
+from lamkit.model.config import Architecture, TrunkConfig
 from lamkit.train.config import LossConfig
 
 Penalty = Callable[[Tensor, Tensor], Tensor]
 Triple = tuple[Tensor, Tensor, Tensor]  # of energies, forces, stresses
 
+LABELS = ("energy", "forces", "stress")
 ORB_DELTA = 0.01  # corner of Orb's Huber losses, in normalised units
 # Orb's conditional Huber loss: the corner shrinks where the normalised target force is larger than this.
 LARGE_FORCES = (100.0, 200.0, 300.0)
@@ -66,10 +67,12 @@ def graph_mean(values: Tensor, mask: Tensor, node_graph: Tensor, n_graphs: int) 
 class ScaledTerms(nn.Cell):
     """Energy, force and stress terms of ``huber``, ``mae`` and ``mse``: errors in units, through a penalty."""
 
-    def __init__(self, config: LossConfig, trunk: TrunkConfig, dtype: ms.Type) -> None:
+    def __init__(self, config: LossConfig, trunk: Architecture, dtype: ms.Type) -> None:
         super().__init__()
         self.penalty = PENALTIES[config.kind]
-        self.delta = Tensor(config.delta, dtype)
+        self.deltas = tuple(Tensor(config.deltas.get(name, config.delta), dtype) for name in LABELS)
+        self.physical, self.intensive = config.units == "physical", config.intensive
+        self.nine = Tensor([1.0, 1.0, 1.0, 2.0, 2.0, 2.0], dtype)  # how often each Voigt component occurs
 
     def construct(
         self,
@@ -79,6 +82,7 @@ class ScaledTerms(nn.Cell):
         units: Tensor,
         scales: Tensor,
         node_graph: Tensor,
+        sizes: tuple[Tensor, Tensor],
     ) -> Triple:
         """Each term without its weight.
 
@@ -89,16 +93,30 @@ class ScaledTerms(nn.Cell):
             units: [3], energy eV/atom, forces eV/Å, stress eV/Å³.
             scales: [8], normalisers of the head (``Potential.head_scales``).
             node_graph: [N].
+            sizes: number of atoms [G] and volume [G] Å³.
         """
-        errors = [self.penalty((predicted[i] - target[i]) / units[i], self.delta) for i in range(3)]
-        forces = masked_mean(errors[1].mean(axis=1), masks[1])
-        return masked_mean(errors[0], masks[0]), forces, masked_mean(errors[2], masks[2])
+        n_atoms, volume = sizes
+        errors = [predicted[i] - target[i] for i in range(3)]
+        known = masks[2]
+        if self.physical:
+            errors[2] = errors[2] * ops.expand_dims(volume / n_atoms, 1)
+            known = known * self.nine
+        else:
+            errors = [errors[i] / units[i] for i in range(3)]
+        energy = self.penalty(errors[0], self.deltas[0])
+        of_atom = self.penalty(errors[1], self.deltas[1]).mean(axis=1)
+        stress = self.penalty(errors[2], self.deltas[2])
+        if not self.intensive:
+            energy = energy * n_atoms
+            if self.physical:
+                stress = stress * ops.expand_dims(n_atoms, 1)
+        return masked_mean(energy, masks[0]), masked_mean(of_atom, masks[1]), masked_mean(stress, known)
 
 
 class OrbMae(nn.Cell):
     """Mean absolute errors of normalised quantities; forces are averaged graph by graph."""
 
-    def __init__(self, config: LossConfig, trunk: TrunkConfig, dtype: ms.Type) -> None:
+    def __init__(self, config: LossConfig, trunk: Architecture, dtype: ms.Type) -> None:
         super().__init__()
 
     def construct(
@@ -109,6 +127,7 @@ class OrbMae(nn.Cell):
         units: Tensor,
         scales: Tensor,
         node_graph: Tensor,
+        sizes: tuple[Tensor, Tensor],
     ) -> Triple:
         """As :meth:`ScaledTerms.construct`."""
         energy = masked_mean(ops.abs(predicted[0] - target[0]) / scales[1], masks[0])
@@ -123,12 +142,12 @@ class OrbHuber(nn.Cell):
     Direct models of version 3 weigh off-diagonal stress by 0.1 of the diagonal.
     """
 
-    def __init__(self, config: LossConfig, trunk: TrunkConfig, dtype: ms.Type) -> None:
+    def __init__(self, config: LossConfig, trunk: Architecture, dtype: ms.Type) -> None:
         super().__init__()
         self.delta = Tensor(ORB_DELTA, dtype)
         self.deltas = Tensor(ORB_DELTA * np.array(SHRINKING), dtype)
         self.offdiagonal = Tensor(OFFDIAGONAL, dtype)
-        self.halved = trunk.version == "v3" and not trunk.conservative
+        self.halved = isinstance(trunk, TrunkConfig) and trunk.version == "v3" and not trunk.conservative
 
     def construct(
         self,
@@ -138,6 +157,7 @@ class OrbHuber(nn.Cell):
         units: Tensor,
         scales: Tensor,
         node_graph: Tensor,
+        sizes: tuple[Tensor, Tensor],
     ) -> Triple:
         """As :meth:`ScaledTerms.construct`."""
         energy = masked_mean(huber((predicted[0] - target[0]) / scales[1], self.delta), masks[0])
@@ -213,7 +233,7 @@ class Loss(nn.Cell):
     """
 
     def __init__(
-        self, config: LossConfig, trunk: TrunkConfig, outputs: tuple[str, ...], dtype: ms.Type = ms.float32
+        self, config: LossConfig, trunk: Architecture, outputs: tuple[str, ...], dtype: ms.Type = ms.float32
     ) -> None:
         super().__init__()
         self.labels: Any = LOSSES[config.kind](config, trunk, dtype)
@@ -233,6 +253,7 @@ class Loss(nn.Cell):
         scales: Tensor,
         bins: Tensor,
         node_graph: Tensor,
+        sizes: tuple[Tensor, Tensor],
         graph_mask: Tensor,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The loss and its terms without their weights.
@@ -245,10 +266,11 @@ class Loss(nn.Cell):
             units: likewise.
             scales: likewise.
             node_graph: likewise.
+            sizes: likewise.
             bins: edges of the classes of confidence (``Potential.head_bins``).
             graph_mask: [G].
         """
-        terms = self.labels(predicted[:3], target, masks, units, scales, node_graph)
+        terms = self.labels(predicted[:3], target, masks, units, scales, node_graph, sizes)
         if self.confident:
             logits = predicted[self.places["confidence"]]
             terms = (*terms, confidence_term(logits, predicted[1], target[1], masks[1], bins))

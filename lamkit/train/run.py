@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +17,26 @@ from lamkit import config as configuration
 from lamkit.console import Progress, duration, log, log_off, log_to, table
 from lamkit.data.batch import require_conditions
 from lamkit.data.buckets import Buckets, measure
+from lamkit.data.denoise import NoisyView
 from lamkit.data.sampler import Position, Sampler, Source, probabilities
 from lamkit.errors import Interrupted, LamkitError, UserError
-from lamkit.model.config import TrunkConfig
+from lamkit.files import require_writable
+from lamkit.model.base import Headed
+from lamkit.model.build import build
+from lamkit.model.config import Architecture
 from lamkit.model.inference import Predictor
-from lamkit.model.potential import Potential
 from lamkit.model.runtime import setup
 from lamkit.train import checkpoint, normalizing, schedule
 from lamkit.train.checkpoint import Checkpoint
 from lamkit.train.config import TrainConfig
 from lamkit.train.interrupt import StopSignal
-from lamkit.train.objective import tensors
+from lamkit.train.prefactors import Prefactors, refuse_unknown_heads
 from lamkit.train.prefetch import prefetch
 from lamkit.train.records import LearningCurve, MetricsFile, write_versions
+from lamkit.train.saving import Saver
 from lamkit.train.standing import Recent, Standing
 from lamkit.train.step import TrainStep
+from lamkit.train.surroundings import calibrate, settled
 from lamkit.train.tasks import Task, describe
 from lamkit.train.validate import Validator, score
 
@@ -46,21 +51,33 @@ class Run:
         config: training options.
         out: run folder.
         start: checkpoint that the weights come from, or None.
-        kept: heads of ``start`` that are not trained and stay as they are.
+        init: head → head of ``start`` that its weights come from; None: random.
+        judged: heads whose validation errors choose the best checkpoint; None: all.
         resolved: complete configuration, for ``config.yaml``.
         device: CPU, GPU or Ascend.
         resume_hint: command that goes on with this run.
     """
 
     tasks: Sequence[Task]
-    trunk: TrunkConfig
+    trunk: Architecture
     config: TrainConfig
     out: Path
     start: Checkpoint | None = None
     init: dict[str, str | None] = field(default_factory=dict)
+    judged: Sequence[str] | None = None
     resolved: dict[str, Any] = field(default_factory=dict)
     device: str = "CPU"
     resume_hint: str = "the same command with --resume"
+
+    @property
+    def judges(self) -> list[Task]:
+        """Tasks whose errors choose the best checkpoint."""
+        return [t for t in self.tasks if self.judged is None or t.name in self.judged]
+
+    @property
+    def tuned(self) -> bool:
+        """Whether the heads that are judged have been trained before, so that the start may be the best."""
+        return all(self.init.get(t.name) is not None for t in self.judges)
 
     @property
     def kept(self) -> list[str]:
@@ -82,13 +99,21 @@ def train(run: Run, *, resume: bool = False) -> dict[str, Any]:
     Raises:
         UserError: the checkpoint to resume from does not fit.
         Interrupted: Ctrl-C; everything is saved.
-        LamkitError: the loss is not a number any more.
+        LamkitError: the loss is not a number any more, or the disk is full.
     """
     setup(run.device)
-    run.out.mkdir(parents=True, exist_ok=True)
+    require_writable(run.out)
+    configuration.write_yaml(run.out / "config.yaml", run.resolved)  # first of all: --resume needs it
     handler = log_to(run.out / "train.log")
     try:
-        return _Trainer(run, resume).run()
+        start = run.start.trunk if run.start is not None else None
+        trunk = settled(run.trunk, run.tasks, start, run.config.seed)
+        return _Trainer(replace(run, trunk=trunk), resume).run()
+    except OSError as error:
+        raise LamkitError(
+            f"{error.filename or run.out}: {error.strerror or error}; the run cannot go on. The checkpoints in "
+            f"{run.out / 'checkpoints'} are whole: mend this, then go on with {run.resume_hint}"
+        ) from error
     finally:
         log_off(handler)
 
@@ -102,11 +127,12 @@ class _Trainer:
         frames = {t.name: len(t.train) for t in run.tasks}
         self.chances = probabilities(frames, exponent=self.c.sampling_exponent, weights=self.c.weights)
         log.info("%s", describe(list(run.tasks), self.chances, self.c.max_steps))
-        self.potential = Potential(run.trunk, names, seed=self.c.seed)
-        self.average = Potential(run.trunk, names, seed=self.c.seed)
+        self.potential = build(run.trunk, names, seed=self.c.seed)
+        self.average = build(run.trunk, names, seed=self.c.seed)
         for network in (self.potential, self.average):
             self._start_from(network)
             self._set_scales(network)
+        calibrate(self.potential, self.average, run.tasks, run.start, self.c.seed)
         needs = [
             measure(t.train, run.trunk.cutoff, run.trunk.max_neighbors, self.c.batch_atoms, self.c.seed)
             for t in run.tasks
@@ -124,31 +150,24 @@ class _Trainer:
         )
         self.validator = Validator(run.tasks, self.buckets, run.trunk, self.c.valid_frames)
         self.step = TrainStep(self.potential, self.average, self.c)
-        self.weights = {t.name: self._loss_weights(t) for t in run.tasks}
+        refuse_unknown_heads(self.c.loss, names)
+        if self.c.denoise is not None and not all(isinstance(t.train, NoisyView) for t in run.tasks):
+            raise UserError("train.denoise: only 'lamkit pretrain' trains on noise; then start from it with --from")
+        terms, stress = self.step.objective.loss.names, run.trunk.stress
+        self.prefactors = [
+            Prefactors(self.c.loss, t.name, t.head.loss, terms, stress=stress) for t in run.tasks
+        ]
         self.predictor = Predictor(self.average)
         self.at = Standing.at_start(len(names))
         self.recent = Recent(len(names))
-        if resume and (run.out / "checkpoints" / "last").is_dir():
+        self.saver = Saver(run.out, self.c.keep)
+        if resume:
             self._resume()
         self._open_records()
 
     # -- starting ---------------------------------------------------------------------------------
 
-    def _loss_weights(self, task: Task) -> Tensor:
-        """Weights of the loss's terms: the run's, for labels times the head's own; 0 where a model gives none."""
-        own, common = task.head.loss, self.c.loss
-        values = {
-            "energy": common.energy * own.energy,
-            "forces": common.forces * own.forces,
-            "stress": common.stress * own.stress * self.r.trunk.stress,
-            "confidence": common.confidence,
-            "equigrad": common.equigrad,
-        }
-        if not any(values[label] for label in ("energy", "forces", "stress")):
-            raise UserError(f"head {task.name}: all its loss weights are 0; there is nothing to train")
-        return Tensor(np.array([values[name] for name in self.step.objective.loss.names]), ms.float32)
-
-    def _start_from(self, network: Potential) -> None:
+    def _start_from(self, network: Headed) -> None:
         """Weights of ``start``: the trunk, and for each head those of the head it begins as."""
         if self.r.start is None:
             return
@@ -164,7 +183,7 @@ class _Trainer:
         except UserError as error:
             raise UserError(f"{self.r.start.path}: {error}") from None
 
-    def _set_scales(self, network: Potential) -> None:
+    def _set_scales(self, network: Headed) -> None:
         """Normalisers from the data; a head that continues keeps its own, which its weights belong to."""
         for task in self.r.tasks:
             if self.r.init.get(task.name) is not None:
@@ -172,18 +191,22 @@ class _Trainer:
             normalizing.fit(network, task)
 
     def _resume(self) -> None:
-        folder = self.r.out / "checkpoints" / "last"
-        saved = checkpoint.read(folder)
+        found = self.saver.newest()
+        if found is None:
+            log.info("%s: nothing was saved yet; the run begins at step 0", self.r.out)
+            return
+        saved, optimizer = found
+        folder = saved.path
         names = tuple(t.name for t in self.r.tasks)
         if saved.trunk != self.r.trunk or tuple(saved.heads[: len(names)]) != names:
             raise UserError(
                 f"{folder}: was trained with another trunk or other heads ({', '.join(saved.heads)}); "
                 "resume with the configuration in config.yaml beside it, or choose another --out"
             )
-        self.average.load_state(_of_heads(saved, names))
-        normalizing.copy(self.average, self.potential)
+        for network in (self.average, self.potential):  # of the second, the trained weights come next
+            network.load_state(_of_heads(saved, names))
         try:
-            self.step.load_state(checkpoint.read_optimizer(folder))
+            self.step.load_state(optimizer)
         except KeyError as error:
             raise UserError(
                 f"{folder}: optimizer state {error} is missing; start with --from instead"
@@ -195,7 +218,6 @@ class _Trainer:
 
     def _open_records(self) -> None:
         out, keep = self.r.out, (self.at.step if self.at.step else None)
-        configuration.write_yaml(out / "config.yaml", self.r.resolved)
         write_versions(out)
         columns = [(t.name, t.valid is not None) for t in self.r.tasks]
         self.curve = LearningCurve(out / "lcurve.out", columns, keep_until=keep)
@@ -208,7 +230,8 @@ class _Trainer:
         began, first, c = time.monotonic() - 60 * self.at.minutes, self.at.step, self.c
         if first == 0:
             self._validate(began, 0.0)
-        batches = prefetch(self.sampler.item, first, c.max_steps)
+        over = self._stale()
+        batches = prefetch(self.sampler.item, first, first if over else c.max_steps)
         with StopSignal() as stop, Progress(c.max_steps, "step") as bar:
             bar.first = first
             try:
@@ -232,16 +255,21 @@ class _Trainer:
                         )
                     if self.at.step % c.valid_every == 0 and self.at.step < c.max_steps:
                         self._validate(began, rate)
-                    if stop.received:
-                        self._save("last")
+                        over = self._stale()
+                    if stop.received and self.at.step < c.max_steps:
+                        self._save_last()
                         raise Interrupted(f"saved at step {self.at.step}; go on with {self.r.resume_hint}")
                     if self.at.step % c.save_every == 0 and self.at.step < c.max_steps:
-                        self._save("last")
-                        self._save_step()
+                        self._save_last()
+                        self.saver.step(self._checkpoint(), self.step.state(), self.at.step)
+                    if over:
+                        log.info("stopping: %d validations since the best one (train.patience)", c.patience)
+                        break
             finally:
                 batches.close()
-        self._validate(began, schedule.learning_rate(self.at.step, 1.0, c))
-        self._save("last")
+        if self.at.validated != self.at.step:  # else stopped early, or a finished run that was resumed
+            self._validate(began, schedule.learning_rate(self.at.step, 1.0, c))
+        self._save_last()
         return self._result(time.monotonic() - began, first)
 
     def _one(self, item: Any, rate: float) -> tuple[float, ...]:
@@ -263,9 +291,9 @@ class _Trainer:
         outputs = self.step(
             Tensor(head, ms.int32),
             Tensor(np.array(numbers), ms.float32),
-            self.weights[task.name],
+            Tensor(self.prefactors[head].at(schedule.rate_fraction(item.step, rate, c))),
             Tensor(np.array(units), ms.float32),
-            *tensors(item.batch),
+            *self.step.objective.tensors(item.batch),
         )
         return tuple(float(v.asnumpy()) for v in outputs)
 
@@ -305,32 +333,39 @@ class _Trainer:
         }
         self.curve.write(step, valid, self.recent.rmse(self.names), rate)
         self.recent.reset()
-        self.at.errors = errors
-        found = score(errors, self.r.tasks)
+        self.at.errors, self.at.validated = errors, step
+        if not step:
+            self.at.first_errors = errors
+        found = score(errors, self.r.judges)
         shown = ("energy_mae", "forces_mae", "forces_rmse", "stress_mae")
         rows = [(name, *(_milli(e[quantity]) for quantity in shown)) for name, e in errors.items()]
         headers = (f"step {step}", "E MAE meV/atom", "F MAE meV/Å", "F RMSE meV/Å", "stress MAE meV/Å³")
         log.info("%s  after %s, score %.3f\n%s", "validation", duration(seconds), found, table(rows, headers))
-        if step and (found < self.at.best or math.isnan(found)):
+        better = math.isnan(found) or (found < self.at.best and self._none_worse(errors))
+        if better and (step or self.r.tuned):
             self.at.best, self.at.best_step = (found if math.isfinite(found) else math.inf), step
             self.at.best_errors = errors
-            self._save("best", optimizer=False)
+            self.saver.best(self._checkpoint())
 
-    def _save(self, name: str, optimizer: bool = True) -> None:
-        checkpoint.write(
-            self.r.out / "checkpoints" / name, self._checkpoint(), self.step.state() if optimizer else None
-        )
+    def _none_worse(self, errors: Mapping[str, Mapping[str, Any]]) -> bool:
+        """Whether no head that was tuned has larger force errors (energy errors without forces) than at first."""
+        for task in self.r.judges if self.r.tuned else ():
+            now, first = errors.get(task.name), self.at.first_errors.get(task.name)
+            if now is None or first is None:
+                continue
+            label = "energy_rmse" if first["forces_rmse"] is None else "forces_rmse"
+            if not now[label] <= first[label]:
+                return False
+        return True
 
-    def _save_step(self) -> None:
-        if not self.c.keep:
-            return
-        self._save(f"step-{self.at.step}")
-        folder = self.r.out / "checkpoints"
-        old = sorted(folder.glob("step-*"), key=lambda p: int(p.name.split("-")[1]))[: -self.c.keep]
-        for path in old:
-            for file in sorted(path.rglob("*"), reverse=True):
-                file.unlink() if file.is_file() else file.rmdir()
-            path.rmdir()
+    def _stale(self) -> bool:
+        """Whether validations have not become better for as long as ``train.patience`` allows."""
+        if self.c.patience is None or math.isinf(self.at.best):
+            return False
+        return self.at.step - self.at.best_step >= self.c.patience * self.c.valid_every
+
+    def _save_last(self) -> None:
+        self.saver.last(self._checkpoint(), self.step.state())
 
     def _checkpoint(self) -> Checkpoint:
         weights = self.average.state()
@@ -369,6 +404,7 @@ class _Trainer:
             "steps_per_second": round((self.at.step - first) / max(seconds, 1e-9), 3),
             "parameters": int(sum(p.size for p in self.step.trunk) + sum(p.size for p in self.step.heads)),
             "heads": best,
+            "first": self.at.first_errors,
             "last": self.at.errors,
             "chances": self.chances,
             "shapes": [list(s) for s in self.buckets.shapes],

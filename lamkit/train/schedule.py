@@ -29,6 +29,11 @@ def learning_rate(step: int, done: float, config: TrainConfig) -> float:
     return peak
 
 
+def rate_fraction(step: int, rate: float, config: TrainConfig) -> float:
+    """Learning rate as a fraction of its peak, which the loss's weights follow; 1 while it is warming up."""
+    return 1.0 if step < config.warmup_steps else min(1.0, rate / config.learning_rate)
+
+
 def ema_decay(step: int, config: TrainConfig) -> float:
     """Decay of the weight average; small at first so that the start is forgotten."""
     return min(config.ema, (1 + step) / (10 + step)) if config.ema > 0 else 0.0

@@ -20,6 +20,7 @@ class Standing:
     Attributes:
         step: optimizer steps done.
         minutes: wall time so far.
+        validated: step of the last validation; −1 before the first.
         best: smallest validation score so far; infinite before the first.
         best_step: step of it.
         head_steps: steps that each head was drawn.
@@ -27,10 +28,12 @@ class Standing:
         recent: squared training errors since the last validation (:meth:`Recent.dump`).
         errors: last validation errors per head, eV units.
         best_errors: those of ``best_step``.
+        first_errors: those before the first step.
     """
 
     step: int = 0
     minutes: float = 0.0
+    validated: int = -1
     best: float = math.inf
     best_step: int = 0
     head_steps: list[int] = field(default_factory=list)
@@ -38,6 +41,7 @@ class Standing:
     recent: list[Any] = field(default_factory=list)
     errors: dict[str, dict[str, Any]] = field(default_factory=dict)
     best_errors: dict[str, dict[str, Any]] = field(default_factory=dict)
+    first_errors: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def at_start(cls, n_heads: int) -> Standing:

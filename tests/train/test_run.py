@@ -69,6 +69,11 @@ def command(emt_data, out, *more):
     return [*base, *data, *trunk, *train, *more]
 
 
+def writing(run):
+    """Whether a checkpoint is being written under a temporary name."""
+    return any((run / "checkpoints").glob(".last.*.tmp"))
+
+
 def test_a_run_killed_and_resumed_equals_one_that_was_not(emt_data, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     choices = ("--set=train.loss.kind=orb-huber", "--set=train.normalizers=online")
@@ -77,8 +82,8 @@ def test_a_run_killed_and_resumed_equals_one_that_was_not(emt_data, tmp_path):
         command(emt_data, broken, *choices), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     state = broken / "checkpoints" / "last" / "state.json"
-    while not state.exists() and process.poll() is None:
-        time.sleep(0.02)
+    while not (state.exists() and writing(broken)) and process.poll() is None:
+        time.sleep(0.0005)  # so the kill falls into the writing of a checkpoint
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert json.loads(state.read_text())["step"] < 40, "the run was over before it could be killed"

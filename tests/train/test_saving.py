@@ -111,7 +111,9 @@ def test_only_so_many_numbered_checkpoints_stay(tmp_path):
 
 def test_a_disk_that_is_full_leaves_the_checkpoint_before_whole_and_no_rubbish(run):
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (600, old[1]))  # writing beyond 600 bytes fails as on a full disk
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (600, old[1])
+    )  # writing beyond 600 bytes fails as on a full disk
     try:
         with pytest.raises(LamkitError, match=r"could not be written.*MB are free.*--resume"):
             Saver(run, 0).last(saved(run, 30), OPTIMIZER)

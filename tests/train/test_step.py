@@ -1,5 +1,7 @@
 """The compiled step against plain numpy and central differences."""
 
+from typing import NamedTuple
+
 import mindspore as ms
 import numpy as np
 import pytest
@@ -14,9 +16,17 @@ from lamkit.train import normalizing
 from lamkit.train.config import LossConfig, TrainConfig
 from lamkit.train.objective import Objective, tensors
 from lamkit.train.step import TrainStep
+from lamkit.train.tasks import Scales
 
 setup()
 TRUNK = TrunkConfig(**TINY)
+
+
+class Fitted(NamedTuple):
+    """What a normaliser is fitted to: the part of a task that it reads."""
+
+    name: str
+    scales: Scales
 
 
 def batch_of(n=3, dtype=np.float32, seed=0):
@@ -36,6 +46,8 @@ def test_a_head_that_is_not_drawn_is_not_touched():
     step = TrainStep(potential, average, config)
     groups = (*step.heads, *step.heads_m, *step.heads_v, *step.heads_average)
     before = [p.asnumpy().copy() for p in groups]
+    for network in (potential, average):
+        normalizing.fit(network, Fitted("b", Scales(0.3, 2.0, 0.1, 1.5, 0.02)))
     ones = Tensor(np.ones(3), ms.float32)
     for k in range(1, 3):
         step(Tensor(1, ms.int32), numbers(0.01, k, k, config), ones, ones, *tensors(batch_of()))
@@ -43,6 +55,12 @@ def test_a_head_that_is_not_drawn_is_not_touched():
         new = parameter.asnumpy()
         np.testing.assert_array_equal(new[[0, 2]], old[[0, 2]])
         assert np.abs(new[1] - old[1]).max() > 0
+    # Normalisers are statistics of data: no step moves them, not even those of the head that was drawn.
+    assert not any("normalizer" in p.name for p in step.trainable_params() if p in (*step.trunk, *step.heads))
+    for network in (potential, average):
+        found = network.statistic("b", "energy")
+        assert (found.mean, found.variance) == pytest.approx((0.3, 4.0))
+        assert network.statistic("b", "forces").variance == pytest.approx(2.25)
 
 
 def test_the_step_is_adamw_with_a_global_norm():
@@ -95,11 +113,11 @@ class LossAndGradient(nn.Cell):
     ("trunk", "loss"),
     [
         (TRUNK, LossConfig(kind="huber")),
-        (TRUNK, LossConfig(kind="mse")),
+        (TRUNK, LossConfig(kind="mse", units="physical", intensive=False)),
         (TRUNK, LossConfig(kind="orb-huber", equigrad=1.0)),
         (TRUNK.model_copy(update={"confidence": True, "output": "direct"}), LossConfig(kind="orb-huber")),
     ],
-    ids=["huber", "mse", "orb-huber with equigrad", "orb-huber, direct, with confidence"],
+    ids=["huber", "DeePMD's", "orb-huber with equigrad", "orb-huber, direct, with confidence"],
 )
 def test_gradient_of_the_loss_agrees_with_central_differences_in_float64(trunk, loss, monkeypatch):
     # The plain network: MindSpore hands float64 weights to the C++ operators rounded, and small steps would be lost.

@@ -1,0 +1,60 @@
+"""kill -9 at any moment: the run that is resumed ends with the same bits as one that was left alone."""
+
+import json
+import random
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from test_run import command
+
+KILLS = 20
+
+
+def resume(out):
+    return [sys.executable, "-m", "lamkit", "pretrain", "--out", str(out), "--resume"]
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_moments_change_nothing(emt_data, tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    options = ("--set=train.max_steps=300", "--set=train.save_every=2", "--set=train.keep=2")
+    began = time.monotonic()
+    subprocess.run(command(emt_data, whole, *options), check=True, capture_output=True)
+    taken = time.monotonic() - began
+    rng, steps = random.Random(7), []
+    state = broken / "checkpoints/last/state.json"
+    for kill in range(KILLS):
+        words = (
+            command(emt_data, broken, *options) if not (broken / "config.yaml").exists() else resume(broken)
+        )
+        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        moment = rng.uniform(0.1, taken)
+        if kill % 4 == 3:  # a quarter of them while a checkpoint is being written
+            end = time.monotonic() + 3 * taken
+            while not any((broken / "checkpoints").glob(".*.tmp")) and time.monotonic() < end:
+                time.sleep(0.0005)
+        else:
+            time.sleep(moment)
+        if process.poll() not in (None, 0):
+            pytest.fail(process.communicate()[1])
+        process.kill()
+        process.communicate()
+        if state.exists():
+            steps.append(json.loads(state.read_text())["step"])
+    print("steps at which it was killed:", steps, file=sys.stderr)
+    subprocess.run(resume(broken), check=True, capture_output=True)
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        for which in ("last", "step-298") if name == "model.safetensors" else ("last",):
+            a, b = (load_file(run / "checkpoints" / which / name) for run in (whole, broken))
+            assert a.keys() == b.keys()
+            for key in a:
+                np.testing.assert_array_equal(a[key], b[key], err_msg=f"{which}: {key}")
+    assert (whole / "lcurve.out").read_bytes() == (broken / "lcurve.out").read_bytes()
+    assert not list((broken / "checkpoints").glob(".*"))
+    # And once more, when all is done: nothing is added.
+    subprocess.run(resume(broken), check=True, capture_output=True)
+    assert (whole / "lcurve.out").read_bytes() == (broken / "lcurve.out").read_bytes()

@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+
+from lamkit.data.heads import LossWeights
+from lamkit.errors import UserError
+from lamkit.train import schedule
+from lamkit.train.config import LossConfig, TrainConfig
+from lamkit.train.prefactors import Prefactors, refuse_unknown_heads
+
+NAMES = ("energy", "forces", "stress", "equigrad")
+OWN = LossWeights(energy=1.0, forces=1.0, stress=0.5)
+
+
+def test_weights_move_from_start_to_limit_with_the_learning_rate():
+    """p = start α + limit (1 − α), α = lr/lr₀: DeePMD's formula."""
+    loss = LossConfig(energy=0.02, forces=1000, stress=0.02, limit={"energy": 1, "forces": 1}, equigrad=0.1)
+    weights = Prefactors(loss, "a", OWN, NAMES)
+    np.testing.assert_allclose(weights.at(1.0), [0.02, 1000, 0.01, 0.1], rtol=1e-6)
+    np.testing.assert_allclose(weights.at(0.0), [1, 1, 0.01, 0.1], rtol=1e-6)
+    np.testing.assert_allclose(weights.at(0.25), [0.755, 250.75, 0.01, 0.1], rtol=1e-6)
+
+
+def test_a_term_whose_start_or_limit_is_zero_is_off():
+    loss = LossConfig(energy=1, forces=1, stress=0, limit={"energy": 0, "stress": 1})
+    assert Prefactors(loss, "a", OWN, NAMES).at(0.5).tolist() == [0, 1, 0, 0]
+    assert Prefactors(LossConfig(), "a", OWN, NAMES, stress=False).at(1.0)[2] == 0
+    with pytest.raises(UserError, match="all its loss weights are 0"):
+        Prefactors(LossConfig(energy=0, forces=0, stress=0), "a", OWN, NAMES)
+
+
+def test_a_head_may_have_weights_of_its_own():
+    loss = LossConfig(
+        energy=2, forces=3, stress=4, limit={"forces": 30}, heads={"b": {"forces": 7, "limit": {"energy": 9}}}
+    )
+    assert Prefactors(loss, "a", OWN, NAMES).at(0.0).tolist() == [2, 30, 2, 0]
+    assert Prefactors(loss, "b", OWN, NAMES).at(1.0).tolist() == [2, 7, 2, 0]
+    assert Prefactors(loss, "b", OWN, NAMES).at(0.0).tolist() == [9, 7, 2, 0]
+    with pytest.raises(UserError, match="Did you mean 'bb'"):
+        refuse_unknown_heads(loss, ["a", "bb"])
+
+
+def test_weights_stand_still_while_the_rate_warms_up():
+    config = TrainConfig(max_steps=100, warmup_steps=10, learning_rate=0.01)
+    assert schedule.rate_fraction(3, schedule.learning_rate(3, 0.03, config), config) == 1.0
+    assert schedule.rate_fraction(60, 0.004, config) == pytest.approx(0.4)
