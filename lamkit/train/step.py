@@ -10,13 +10,17 @@ from each head's own number of steps (Loshchilov and Hutter, ICLR 2019).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from numpy.typing import NDArray
 
-from lamkit.model.potential import Potential
+from lamkit.model.base import Headed
 from lamkit.train.config import TrainConfig
+from lamkit.train.lora import Adapters
 from lamkit.train.objective import Objective
+from lamkit.train.tune import Lora, trained
 
 EPSILON = 1e-8
 
@@ -39,16 +43,21 @@ class TrainStep(nn.Cell):
         config: loss kind, moments, decay, clipping.
     """
 
-    def __init__(self, potential: Potential, average: Potential, config: TrainConfig) -> None:
+    def __init__(self, potential: Headed, average: Headed, config: TrainConfig) -> None:
         super().__init__()
         self.objective = Objective(potential, config.loss)
-        self.trunk = ParameterTuple(potential.trunk_parameters())
+        self.trunk = ParameterTuple(trained(potential, config.tune))
         self.heads = ParameterTuple(potential.head_parameters())
-        self.gradient = ops.value_and_grad(self.objective, 0, self.trunk, has_aux=True)
-        self.trunk_average = ParameterTuple(average.trunk_parameters())
+        self.on_trunk, self.adapted = len(self.trunk) > 0, isinstance(config.tune, Lora)
+        self.gradient = ops.value_and_grad(
+            self.objective, 0, self.trunk if self.on_trunk else None, has_aux=True
+        )
+        self.trunk_average = ParameterTuple(trained(average, config.tune))
         self.heads_average = ParameterTuple(average.head_parameters())
-        self.trunk_m = _zeros_like(list(self.trunk), "m")
-        self.trunk_v = _zeros_like(list(self.trunk), "v")
+        if isinstance(config.tune, Lora):
+            self.adapters = Adapters(self.trunk, self.trunk_average, config.tune.lora, config)
+        moving = [] if self.adapted else list(self.trunk)
+        self.trunk_m, self.trunk_v = _zeros_like(moving, "m"), _zeros_like(moving, "v")
         self.heads_m = _zeros_like(list(self.heads), "m")
         self.heads_v = _zeros_like(list(self.heads), "v")
         self.trunk_decays = tuple(_decays(p.name, p.shape) for p in self.trunk)
@@ -74,13 +83,16 @@ class TrainStep(nn.Cell):
             loss, gradient norm, mean squared errors of energy per atom, forces and stress.
         """
         slices = self.objective.potential.head_slices(head)
-        (loss, energy, forces, stress, *_), (of_slices, of_trunk) = self.gradient(
-            slices, head, weights, units, *batch
-        )
+        outputs, gradients = self.gradient(slices, head, weights, units, *batch)
+        loss, energy, forces, stress = outputs[:4]
+        of_slices, of_trunk = gradients if self.on_trunk else (gradients, ())
         norm = self._norm(of_slices, of_trunk)
         scale = ops.minimum(ops.ones_like(norm), self.clip / (norm + 1e-12))
         scale = ops.select(ops.isfinite(norm), scale, ops.zeros_like(scale))
-        loss = self._update_trunk(loss, of_trunk, scale, numbers)
+        if self.adapted:
+            loss = self.adapters(loss, of_trunk, scale, numbers)
+        else:
+            loss = self._update_trunk(loss, of_trunk, scale, numbers)
         loss = self._update_head(loss, head, slices, of_slices, scale, numbers)
         return loss, norm, energy, forces, stress
 
@@ -137,13 +149,7 @@ class TrainStep(nn.Cell):
 
     def state(self) -> dict[str, NDArray[np.float32]]:
         """Raw weights and moments by name, for ``optimizer.safetensors``."""
-        groups = (self.trunk, self.heads, self.trunk_m, self.trunk_v, self.heads_m, self.heads_v)
-        names = ("w", "w", "", "", "", "")
-        return {
-            (f"w.{p.name}" if name else p.name): p.asnumpy().copy()
-            for name, group in zip(names, groups, strict=True)
-            for p in group
-        }
+        return {name: p.asnumpy().copy() for name, p in self._kept()}
 
     def load_state(self, state: dict[str, NDArray[np.float32]]) -> None:
         """Inverse of :meth:`state`; every array must be there with its shape.
@@ -151,11 +157,14 @@ class TrainStep(nn.Cell):
         Raises:
             KeyError: an array is missing.
         """
-        groups = (self.trunk, self.heads, self.trunk_m, self.trunk_v, self.heads_m, self.heads_v)
-        names = ("w", "w", "", "", "", "")
-        for name, group in zip(names, groups, strict=True):
-            for p in group:
-                p.set_data(Tensor(state[f"w.{p.name}" if name else p.name]))
+        for name, p in self._kept():
+            p.set_data(Tensor(state[name]))
+
+    def _kept(self) -> Iterator[tuple[str, Parameter]]:
+        """Everything that changes in a step, less the averages, which a checkpoint holds as its weights."""
+        yield from ((f"w.{p.name}", p) for p in (*self.trunk, *self.heads))
+        moments = (*self.trunk_m, *self.trunk_v, *self.heads_m, *self.heads_v)
+        yield from ((p.name, p) for p in (*moments, *(self.adapters.parameters() if self.adapted else ())))
 
 
 def _decays(name: str, shape: tuple[int, ...]) -> bool:
