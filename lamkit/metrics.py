@@ -37,6 +37,7 @@ ORB_METRICS = {
     "equigrad_loss": ("rotation", "rotation_n"),
     "confidence_accuracy": ("confident", "confident_n"),
 }
+_SQUARED = {"eV": "eV²", "eV/Å": "(eV/Å)²", "eV/Å³": "(eV/Å³)²"}
 # Those that orb-models 0.4 and the MindSpore port have: the name there -> the name of 0.5.
 ORB_LEGACY = {
     "energy_reference_mae": "energy_reference_mae",
@@ -46,6 +47,17 @@ ORB_LEGACY = {
     "node_cosine_sim": "forces_cosine_sim",
     "fwt_0.03": "forces_wt_0.03",
 }
+
+
+def orb_unit(name: str) -> str:
+    """Unit of one of Orb's metrics, with or without ``grad-`` before its name."""
+    name = name.removeprefix("grad-")
+    if any(word in name for word in ("cosine", "_wt_", "accuracy")):
+        return "1"
+    quantity = name.partition("_")[0]
+    unit = {"forces": "eV/Å", "stress": "eV/Å³"}.get(quantity, "eV/atom" if "reference" in name else "eV")
+    return _SQUARED[unit] if "_mse_" in name else unit
+
 
 _SUMS = (
     "frames", "atoms",

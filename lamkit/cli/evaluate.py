@@ -8,11 +8,14 @@ from typing import Any
 
 from lamkit.cli import shared_flags
 from lamkit.errors import UserError
+from lamkit.report import errors
 
 EPILOG = """examples:
   lamkit evaluate run1 --data mydata --head mptrj
   lamkit evaluate run1 --data mptrj=data/mptrj --data gfn2=data/gfn2 --out errors
   lamkit evaluate run1 --data mydata --head mptrj -d detail/h2o      dp-test detail files
+  lamkit evaluate run1 --data mydata --head mptrj --show dp          errors as 'dp test' prints them
+  lamkit evaluate run1 --data mydata --head mptrj --show table elements forces
 A folder that 'lamkit data split' wrote, or a data set in which it recorded a split, stands for its part 'test', or
 'valid' where there is no test part."""
 
@@ -33,6 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the split recorded in the data set (default: test, or valid where there is no test part)",
     )  # fmt: skip
     parser.add_argument("--split", default="default", metavar="NAME", help="name of the recorded split")
+    parser.add_argument(
+        "--show", nargs="+", choices=list(errors.WORDS), default=["table"], metavar="WHAT",
+        help=f"what to print: {', '.join(errors.WORDS)} (default: table)",
+    )  # fmt: skip
     parser.add_argument("--max-frames", type=int, metavar="N", help="at most N frames per data set")
     parser.add_argument("--batch-atoms", type=int, metavar="N", help="atoms per batch")
     parser.add_argument("--device", choices=["CPU", "GPU", "Ascend"], default="CPU")
@@ -53,7 +60,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     options = config.parse(evaluate.Options, given, origin="lamkit evaluate")
     result = evaluate.run(options, Path(args.out) if args.out else None)
     if not args.json:
-        print(evaluate.summary(result))
+        print("\n\n".join(errors.WORDS[words](result) for words in args.show))
     return result
 
 

@@ -11,6 +11,7 @@ EPILOG = """examples:
   lamkit pretrain --multitask                                  the sample data, some minutes
   lamkit pretrain --multitask --data mo=data/mo --data li=data/li --out run1
   lamkit pretrain --multitask pretrain.yaml --set train.max_minutes=120
+  lamkit pretrain input.json --out run1                        DeePMD's input file, single or multi-task
   lamkit pretrain --multitask --out run1 --resume
 
 A data set is made by 'lamkit data convert'. A head without a YAML file takes its facts from its data set.
@@ -23,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb."""
     from lamkit.cli import shared_flags
 
-    parser.add_argument("config", nargs="?", help="YAML file (keys: lamkit schema pretrain)")
+    parser.add_argument("config", nargs="?", help="YAML file (keys: lamkit schema pretrain), or DeePMD's input.json")
     parser.add_argument("--multitask", action="store_true", help="train several heads on one trunk")
     parser.add_argument("--heads", help="heads to train, with commas between")
     parser.add_argument("--data", action="append", default=[], metavar="HEAD=DIR", help="may be repeated")

@@ -30,13 +30,7 @@ def options(
     lines: Mapping[Any, int] = {}
     origin = "command line"
     if getattr(args, "config", None):
-        from lamkit import presets
-
-        path = presets.find("configs", args.config)
-        data, lines = config.read_yaml(path)
-        origin = str(path)
-        if not isinstance(data, dict):
-            raise UserError(f"{path}:1: expected 'key: value' lines, found {type(data).__name__}")
+        data, lines, origin = _contents(cls, args, given)
         data.pop("verb", None)  # config.yaml of an earlier run may be used as it is
         data.pop("began_as", None)
     for key, value in given.items():
@@ -50,6 +44,39 @@ def options(
     data["device"] = args.device
     data["resume"] = args.resume
     return config.parse(cls, data, origin=origin, lines=lines)
+
+
+def _contents(
+    cls: type[M], args: argparse.Namespace, given: Mapping[str, Any]
+) -> tuple[dict[str, Any], Mapping[Any, int], str]:
+    """Keys of the CONFIG file, the lines they stand on, and its name; DeePMD's ``input.json`` is translated.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    from lamkit import presets
+    from lamkit.stages import deepmd_input, deepmd_keys
+
+    path = presets.find("configs", args.config)
+    lines: Mapping[Any, int] = {}
+    if path.suffix == ".json":
+        data = deepmd_keys.read(path)
+    else:
+        data, lines = config.read_yaml(path)
+    if not isinstance(data, dict):
+        raise UserError(f"{path}:1: expected 'key: value' lines, found {type(data).__name__}")
+    if not deepmd_input.recognise(data):
+        return data, lines, str(path)
+    finetune = "head" in cls.model_fields
+    named = given.get("head" if finetune else "heads")
+    names = [named] if isinstance(named, str) else list(named or ())
+    found = deepmd_input.translate(
+        data, str(path), finetune=finetune, head=names[0] if len(names) == 1 else None
+    )
+    deepmd_input.report(found, str(path))
+    if found.multitask and hasattr(args, "multitask"):
+        args.multitask = True  # the file says it
+    return found.options, {}, str(path)
 
 
 def run_folder(args: argparse.Namespace, default: str) -> Path:

@@ -1,7 +1,8 @@
 """Detail files as ``dp test -d PREFIX`` writes them, so that existing plotting scripts work.
 
 ``PREFIX.e.out`` total energies (eV), ``PREFIX.e_peratom.out`` (eV/atom), ``PREFIX.f.out`` forces (eV/Å),
-``PREFIX.v.out`` virials (eV) and ``PREFIX.v_peratom.out``, nine components xx xy xz yx yy yz zx zy zz each.
+``PREFIX.v.out`` virials (eV) and ``PREFIX.v_peratom.out``, ``PREFIX.s.out`` stresses (eV/Å³, tension positive), nine
+components xx xy xz yx yy yz zx zy zz each.
 Columns are the data first, then the prediction. A new header line begins each data set.
 """
 
@@ -25,7 +26,9 @@ COLUMNS = {
     "f": ["fx", "fy", "fz"],
     "v": [f"v{ab}" for ab in _TENSOR],
     "v_peratom": [f"v{ab}" for ab in _TENSOR],
+    "s": [f"s{ab}" for ab in _TENSOR],
 }
+UNITS = {"s": " (eV/Å³)"}  # where dp test names them in the header
 
 
 class DetailFiles:
@@ -76,7 +79,9 @@ class DetailFiles:
             and prediction.get("stress") is not None
             and not np.isnan(frame.stress).any()
         ):
-            data, predicted = (-volume(frame) * from_voigt(s) for s in (frame.stress, prediction["stress"]))
+            stresses = [from_voigt(np.asarray(s)) for s in (frame.stress, prediction["stress"])]
+            self._write("s", *stresses)
+            data, predicted = (-volume(frame) * s for s in stresses)
             self._write("v", data, predicted)
             self._write("v_peratom", data / n_atoms, predicted / n_atoms)
 
@@ -89,7 +94,7 @@ class DetailFiles:
         if name not in self._titled:
             self._titled.add(name)
             words = [f"{side}_{c}" for side in ("data", "pred") for c in columns]
-            stream.write(f"# {self._title}: {' '.join(words)}\n")
+            stream.write(f"# {self._title}{UNITS.get(name, '')}: {' '.join(words)}\n")
         np.savetxt(stream, rows)
 
     def _stream(self, name: str) -> IO[str]:

@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 
 from lamkit import config
 from lamkit.config import InputPath
-from lamkit.console import Progress, log, table
+from lamkit.console import Progress, log
 from lamkit.data import split_file
 from lamkit.data.dataset import Dataset, View, open_dataset
 from lamkit.data.frame import NUMBERS, SYMBOLS, Frame, to_atoms
 from lamkit.errors import LamkitError, UserError
 from lamkit.files import atomic_write
-from lamkit.metrics import ErrorSums
-from lamkit.report import parity
+from lamkit.report import dp_test, parity
 from lamkit.report.detail import DetailFiles
+from lamkit.stages.measures import Measures
 
 if TYPE_CHECKING:
     from lamkit.calculator import LamCalculator
@@ -73,8 +73,10 @@ def run(options: Options, out: Path | None) -> dict[str, dict[str, Any]]:
         out: folder for result.json, parity.npz and parity.png; None writes none of them.
 
     Returns:
-        Head → errors as in :meth:`lamkit.metrics.ErrorSums.result`; ``orb``, the same in Orb's words
-        (:meth:`lamkit.metrics.ErrorSums.orb`); and ``data``, the folder evaluated.
+        Head → errors as in :meth:`lamkit.metrics.ErrorSums.result`; ``intervals``
+        (:meth:`lamkit.bootstrap.Resampled.result`); ``by_element`` and ``by_force``
+        (:class:`lamkit.breakdown.Breakdown`); ``orb`` and ``dp``, the same in the words of orb-models and of
+        ``dp test``, whose printed lines are ``dp_test``; and ``data``, the folder evaluated.
     """
     if not options.data:
         raise UserError("data: name at least one data set")
@@ -97,20 +99,17 @@ def run(options: Options, out: Path | None) -> dict[str, dict[str, Any]]:
         detail = stack.enter_context(DetailFiles(options.detail)) if options.detail else None
         for head, data in jobs.items():
             view = _thinned(data, options.max_frames)
-            sums, sample = ErrorSums(), parity.ParitySample(view.n_atoms, known.references[head])
+            measures = Measures(view.n_atoms, known.references[head])
             if detail is not None:
                 detail.begin(str(data.path))
             for i, frame, predicted in _predicted(_calculator(options, head), view, options.batch_atoms):
-                sums.add(
-                    len(frame), predicted["energy"], frame.energy, predicted["forces"], frame.forces,
-                    predicted.get("stress"), frame.stress, known.references[head][frame.numbers].sum(),
-                )  # fmt: skip
-                sample.add(i, frame, predicted)
+                measures.add(i, frame, predicted)
                 if detail is not None:
                     detail.add(frame, predicted)
-            orb = sums.orb(known.trunk.conservative)
-            result[head] = {**sums.result(), "orb": orb, "data": str(data.path)}
-            samples[head] = sample.pairs()
+            lines = dp_test.block({str(data.path): measures.dp})
+            found = measures.result(known.trunk.conservative)
+            result[head] = {**found, "dp_test": lines, "data": str(data.path)}
+            samples[head] = measures.parity.pairs()
     if detail is not None:
         log.info("detail files: %s", ", ".join(str(p) for p in detail.written))
     if out is not None:
@@ -262,31 +261,3 @@ def _write(
     atomic_write(out / "parity.png", plots.png(plots.parity(samples)))
     atomic_write(out / "result.json", json.dumps(result, indent=1) + "\n")
     log.info("written to %s: result.json, parity.png, parity.npz", out)
-
-
-def summary(result: Mapping[str, Mapping[str, Any]]) -> str:
-    """The errors as a table in meV/atom, meV/Å and meV/Å³."""
-    headers = [
-        "head", "frames", "E MAE", "E RMSE", "F MAE", "F RMSE", "F target rms", "F cosine", "F<0.03", "S MAE",
-    ]  # fmt: skip
-    rows = [
-        [
-            head, r["n_frames"], *(_milli(r[k]) for k in ("energy_mae", "energy_rmse", "forces_mae")),
-            _milli(r["forces_rmse"]), _milli(r["forces_rms_target"]), _plain(r["forces_cosine"]),
-            _plain(r["fwt_0.03"]), _milli(r["stress_mae"], 3),
-        ]
-        for head, r in result.items()
-    ]  # fmt: skip
-    note = (
-        "E in meV/atom, F in meV/Å, S in meV/Å³. F target rms: error of a model of zero forces. "
-        "F<0.03: part of the frames with every force component within 0.03 eV/Å."
-    )
-    return f"{table(rows, headers)}\n{note}"
-
-
-def _milli(value: float | None, digits: int = 1) -> str:
-    return "-" if value is None else f"{1000 * value:.{digits}f}"
-
-
-def _plain(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

@@ -1,8 +1,9 @@
-"""Fine-tune: one head of a checkpoint on new data, or a new head on the same trunk."""
+"""Fine-tune: one or several heads of a checkpoint on new data, old ones or new ones on the same trunk."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,13 +11,18 @@ import pydantic
 
 from lamkit import config
 from lamkit.config import InputPath, Model
-from lamkit.console import log, table
+from lamkit.console import log
 from lamkit.errors import UserError, suggest
 from lamkit.files import atomic_write
-from lamkit.stages import sources
+from lamkit.stages import beginning, retention, sources
+from lamkit.stages import replay as replaying
+from lamkit.stages.beginning import Beginning
+from lamkit.stages.deepmd_systems import Systems
+from lamkit.stages.replay import Replay
 from lamkit.train.config import TrainConfig, TrainOption
 
 if TYPE_CHECKING:
+    from lamkit.stages.retention import Watched
     from lamkit.train.checkpoint import Checkpoint
     from lamkit.train.tasks import Task
 
@@ -25,122 +31,189 @@ class Options(Model):
     """Options of ``lamkit finetune``.
 
     Attributes:
-        head: name of the head. One of the checkpoint's heads goes on from its own weights; another name
-            makes a new head.
+        head: name of the head, or several names. One of the checkpoint's heads goes on from its own weights;
+            another name makes a new head; ``auto`` makes one called after its data, begun as the head that fits.
         checkpoint: model to start from.
-        data: data set of the head; null takes the head's shipped sample data.
-        init: head that a new head begins as: a head of the checkpoint, ``auto`` (the one whose forces fit
-            the new data best before any training) or ``random``.
+        data: data set of the head, or head → data set; null takes a head's shipped sample data.
+        init: head that a head begins as: a head of the checkpoint, ``auto`` (the one whose forces fit the new
+            data best before any training) or ``random``; null takes the head of the same name where there is one,
+            else ``auto``. Or a choice for each head.
         n_frames: use only so many training frames.
+        replay: old heads that train along, so that they are not forgotten; null lets none.
+        retention: old heads are measured before and after on so many frames each; 0 does not.
         train: how to train: a preset of ``configs/train``, or its keys.
         device: CPU, GPU or Ascend.
         resume: go on with the run in the output folder.
     """
 
-    head: str
+    head: str | list[str]
     checkpoint: InputPath | None = None
-    data: InputPath | None = None
-    init: str = "auto"
+    data: InputPath | Systems | dict[str, InputPath | Systems] | None = None
+    init: str | dict[str, str] | None = None
     n_frames: int | None = pydantic.Field(None, ge=1)
+    replay: Replay | None = None
+    retention: int = pydantic.Field(24, ge=0)
     train: Annotated[TrainConfig, TrainOption] = pydantic.Field("finetune", validate_default=True)
     device: str = "CPU"
     resume: bool = False
 
 
 def run(options: Options, out: Path) -> dict[str, Any]:
-    """Fine-tune; the run folder is ``out``, its checkpoints hold the other heads unchanged.
+    """Fine-tune; the run folder is ``out``, its checkpoints hold the old heads, too.
 
     Raises:
         UserError: something of the input is wrong.
     """
     from lamkit.train import checkpoint
-    from lamkit.train.run import Run, train
-    from lamkit.train.tasks import make_task
+    from lamkit.train.elements import with_rows
+    from lamkit.train.run import train
+    from lamkit.train.tune import describe
 
     path = options.checkpoint or sources.default_checkpoint("lamkit-pretrain")
     start = checkpoint.read(path)
-    data = {options.head: options.data} if options.data is not None else {}
-    [(name, (folder, head))] = sources.gather([options.head], data, out / "data").items()
-    task = make_task(
-        name,
-        folder,
-        head,
-        split=options.train.split,
-        valid_fraction=options.train.valid_fraction,
-        seed=options.train.seed,
-        n_frames=options.n_frames,
+    targets = _targets(options, out)
+    start, new = with_rows(start, [e for t in targets for e in t.elements])
+    for task in targets:
+        beginning.warn(start, task, new, options.train.tune)
+    log.info("training %s", describe(options.train.tune))
+    choices = _choices(options.init, targets)
+    beginnings = [beginning.begin(start, t, choices[t.name], options.device) for t in targets]
+    targets = [b.task for b in beginnings]
+    old: list[Task] = []
+    if options.replay is not None:
+        old = replaying.tasks(start, options.replay, targets, options.train, out, options.device)
+    given = options.replay.data if options.replay is not None else {}
+    watched = retention.watch(
+        start, targets, old, given, options.train, options.retention, out, options.device
     )
-    _warn(start, task)
-    origin, task, ranking = _begin(start, task, options)
-    resolved = config.dump(options.model_copy(update={"checkpoint": str(path), "resume": False}))
-    plan = Run(
-        tasks=[task],
-        trunk=start.trunk,
-        config=options.train,
-        out=out,
-        start=start,
-        init={name: origin},
-        resolved={"verb": "finetune", **resolved, "began_as": origin},
-        device=options.device,
-        resume_hint=f"lamkit finetune --head {name} --from {path} --out {out} --resume",
-    )
-    if plan.kept:
-        log.info(
-            "the other heads (%s) stay in the checkpoint; the trunk under them changes, so check them with "
-            "lamkit evaluate before using them",
-            ", ".join(plan.kept),
-        )
-    result = {**train(plan, resume=options.resume), "head": name, "began_as": origin, "ranking": ranking}
+    before = retention.errors(start, watched, options.device)
+    result = train(_plan(options, path, start, beginnings, old, out), resume=options.resume)
+    _say_whether_better(result, targets)
+    result |= _retained(options, start, result, watched, before, old)
+    result |= {
+        "head": targets[0].name if len(targets) == 1 else [t.name for t in targets],
+        "began_as": _one_or_all({b.task.name: b.origin for b in beginnings}),
+        "ranking": _one_or_all({b.task.name: b.ranking for b in beginnings}),
+        "energy_rmse_before_rebias": _one_or_all({b.task.name: b.before for b in beginnings}),
+        "new_elements": new,
+        "replayed": [t.name for t in old],
+    }
     atomic_write(out / "result.json", json.dumps(result, indent=1))
     log.info("best checkpoint: %s (step %d)", result["checkpoint"], result["best_step"])
     return result
 
 
-def _begin(start: Checkpoint, task: Task, options: Options) -> tuple[str | None, Task, list[dict[str, Any]]]:
-    """The head to begin as, and the task with its reference refitted under that head's network."""
-    from lamkit.train import rebias
+def _targets(options: Options, out: Path) -> list[Task]:
+    """The heads that the run is about, with their frames."""
+    from lamkit.train.tasks import make_task
 
-    if task.name in start.heads:
-        origin, ranking = task.name, []
-        log.info("head %s goes on from its own weights; its reference is refitted on the new data", task.name)
-    elif options.init == "random":
-        log.info("head %s is new and begins with random weights, as asked", task.name)
-        return None, task, []
-    elif options.init == "auto":
-        ranking = rebias.rank_heads(start, task, device=options.device)
-        origin = str(ranking[0]["head"])
-        rows = [
-            (r["head"], f"{1000 * r['forces_rmse']:.0f}", f"{1000 * r['energy_rmse']:.1f}") for r in ranking
-        ]
-        log.info("heads on the new data, reference refitted, before any training:")
-        log.info("%s", table(rows, ("head", "F RMSE meV/Å", "E RMSE meV/atom")))
-        log.info(
-            "head %s is new and begins as %s, which fits best (--init HEAD for another)", task.name, origin
+    wanted = beginning.named_by_data(options.head, options.data)
+    data = {name: folder for name, folder in wanted.items() if folder is not None}
+    return [
+        make_task(
+            name,
+            folder,
+            head,
+            split=options.train.split,
+            valid_fraction=options.train.valid_fraction,
+            seed=options.train.seed,
+            n_frames=options.n_frames,
         )
-    elif options.init in start.heads:
-        origin, ranking = options.init, []
-        log.info("head %s is new and begins as %s", task.name, origin)
-    else:
-        raise UserError(
-            f"init: no head named '{options.init}' in {start.path}.{suggest(options.init, start.heads)} "
-            f"Known: auto, random, {', '.join(start.heads)}"
-        )
-    return origin, rebias.refitted(start, origin, task, device=options.device), ranking
+        for name, (folder, head) in sources.gather(list(wanted), data, out / "data").items()
+    ]
 
 
-def _warn(start: Checkpoint, task: Task) -> None:
-    """Say aloud what the user may not have meant."""
-    seen = {e for elements in start.elements.values() for e in elements}
-    if new := [e for e in task.elements if e not in seen]:
+def _choices(init: str | Mapping[str, str] | None, targets: Sequence[Task]) -> dict[str, str | None]:
+    """What each head is to begin as.
+
+    Raises:
+        UserError: a choice for a head that the run does not train.
+    """
+    names = [t.name for t in targets]
+    if not isinstance(init, Mapping):
+        return dict.fromkeys(names, init)
+    if unused := [name for name in init if name not in names]:
+        raise UserError(f"init: '{unused[0]}' is no head of this run.{suggest(unused[0], names)}")
+    return {name: init.get(name) for name in names}
+
+
+def _plan(
+    options: Options,
+    path: str | Path,
+    start: Checkpoint,
+    beginnings: Sequence[Beginning],
+    old: Sequence[Task],
+    out: Path,
+) -> Any:
+    """The training run: new and replayed heads together, judged by the new ones."""
+    from lamkit.train.run import Run
+
+    targets = [b.task for b in beginnings]
+    origins = {b.task.name: b.origin for b in beginnings}
+    train = options.train
+    if old and options.replay is not None:
+        weights = replaying.chances(targets, old, options.replay, train)
+        train = train.model_copy(update={"weights": weights})
+    resolved = config.dump(options.model_copy(update={"checkpoint": str(path), "resume": False}))
+    heads = " ".join(f"--head {t.name}" for t in targets)
+    return Run(
+        tasks=[*targets, *old],
+        trunk=start.trunk,
+        config=train,
+        out=out,
+        start=start,
+        init={**origins, **{t.name: t.name for t in old}},
+        judged=[t.name for t in targets],
+        resolved={"verb": "finetune", **resolved, "began_as": _one_or_all(origins)},
+        device=options.device,
+        resume_hint=f"lamkit finetune {heads} --from {path} --out {out} --resume",
+    )
+
+
+def _say_whether_better(result: dict[str, Any], targets: Sequence[Task]) -> None:
+    """Which of start and training was returned, by the validation errors of the heads that the run is about."""
+    first, best = result["first"], result["heads"]
+    unjudged = [t.name for t in targets if t.name not in first]
+    if unjudged:
         log.warning(
-            "%s: %s never occurred in the data of %s; what the model knows of them starts from random numbers",
-            task.name, ", ".join(new), start.path,
-        )  # fmt: skip
-    if task.name in start.head_configs:
-        before = start.head_configs[task.name].level_of_theory.functional
-        now = task.head.level_of_theory.functional
-        if before != now:
-            log.warning(
-                "head %s was trained on %s, the new data are %s: use a new name to keep both",
-                task.name, before, now,
-            )  # fmt: skip
+            "%s: too few frames to hold any out for validation, so nothing says whether training helped",
+            ", ".join(unjudged),
+        )
+    if result["best_step"] == 0 and not unjudged:
+        log.warning(
+            "no validation had lower force errors than the start: the checkpoint returned is the start with its "
+            "reference refitted. More data, a smaller train.learning_rate or --tune heads may help"
+        )
+    for task in targets:
+        if task.name in first and task.name in best:
+            label = "energy" if best[task.name]["forces_rmse"] is None else "forces"
+            unit = "meV/atom" if label == "energy" else "meV/Å"
+            a, b = (1000 * errors[task.name][f"{label}_rmse"] for errors in (first, best))
+            log.info("%s: validation RMSE of the %s %.4g -> %.4g %s", task.name, label, a, b, unit)
+
+
+def _retained(
+    options: Options,
+    start: Checkpoint,
+    result: Mapping[str, Any],
+    watched: Mapping[str, Watched],
+    before: Mapping[str, Any],
+    old: Sequence[Task],
+) -> dict[str, Any]:
+    """The retention table, printed, and its part of the result."""
+    from lamkit.train import checkpoint
+    from lamkit.train.tune import changes_trunk
+
+    fixed = not old and not changes_trunk(options.train.tune)
+    tuned = checkpoint.read(result["checkpoint"])
+    after = before if fixed else retention.errors(tuned, watched, options.device)
+    found = retention.compare(watched, before, after)
+    trained = {options.head} if isinstance(options.head, str) else set(options.head)
+    unmeasured = [h for h in start.heads if h not in found and h not in trained] if options.retention else []
+    retention.report(found, unmeasured, fixed=fixed, replayed=bool(old))
+    return {"retention": found, "not_measured": unmeasured}
+
+
+def _one_or_all(values: Mapping[str, Any]) -> Any:
+    """The value of a single head, or head → value."""
+    return next(iter(values.values())) if len(values) == 1 else dict(values)

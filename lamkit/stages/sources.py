@@ -10,6 +10,8 @@ from lamkit.console import log
 from lamkit.data.dataset import open_dataset
 from lamkit.data.heads import HeadConfig, LevelOfTheory, load_head, open_or_convert_head
 from lamkit.errors import UserError
+from lamkit.stages import deepmd_systems
+from lamkit.stages.deepmd_systems import Systems
 
 SAMPLE_HEADS = ("gfn2_molecules", "wb97x_molecules", "pbe_molecules", "pbe_oxides", "pbesol_oxides")
 DOWNSTREAM_HEAD = "pbesol_bnbzto"
@@ -65,14 +67,14 @@ def _head_of_data(name: str, path: Path) -> HeadConfig:
 
 
 def gather(
-    heads: Sequence[str] | None, data: Mapping[str, str], cache: Path
+    heads: Sequence[str] | None, data: Mapping[str, str | Systems], cache: Path
 ) -> dict[str, tuple[Path, HeadConfig]]:
     """Data set and facts of every head of a run.
 
     Args:
         heads: names; None takes those of ``data``, or the shipped sample heads where there are none.
-        data: head → data set folder.
-        cache: where shipped sample data are converted to.
+        data: head → data set folder, or DeePMD systems.
+        cache: where shipped sample data and DeePMD systems are converted to.
 
     Raises:
         UserError: an unknown head, a missing data set, or a head without data.
@@ -90,6 +92,8 @@ def gather(
     found = {}
     for name in heads:
         path = data.get(name)
+        if isinstance(path, Systems):
+            path = str(deepmd_systems.convert(path, name, cache))
         if path is not None and not Path(path).is_dir():
             raise UserError(f"{path}: no such data set (for head '{name}'); lamkit data convert makes one")
         head = head_of(name, path)

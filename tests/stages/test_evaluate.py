@@ -62,6 +62,13 @@ def test_errors_put_into_the_labels_are_found_again(model, data, tmp_path):
     assert metals["fwt_0.03"] == metals["orb"]["grad-forces_wt_0.03"] == 0.0
     assert metals["orb"]["grad-forces_mae_raw"] == pytest.approx(metals["forces_mae"])  # cells of one size
     assert (metals["n_frames"], metals["n_atoms"]) == (8, 32)
+    assert (metals["intervals"]["by"], metals["intervals"]["n"]) == ("group", 8)
+    low, high = metals["intervals"]["forces_rmse"]
+    assert low - SAME < metals["forces_rmse"] < high + SAME
+    assert {s: r["n_atoms"] for s, r in metals["by_element"].items()} == {"Al": 8, "Cu": 24}
+    assert sum(r["n_atoms"] for r in metals["by_force"]) == 32
+    assert metals["dp"]["mae_ea"] == pytest.approx(0.01, abs=SAME)
+    assert metals["dp"]["mae_v"] == pytest.approx(0.003 * 3.8**3, rel=0.1)
     assert water["fwt_0.03"] == 1.0
     assert water["stress_mae"] is None  # molecules have no stress; it is not zero
     assert json.loads((tmp_path / "out" / "result.json").read_text()) == result
@@ -123,7 +130,7 @@ def test_detail_files_are_those_of_dp_test(model, data, tmp_path):
     options = evaluate.Options(model=str(model), data=str(data["metals"]), detail=str(tmp_path / "d" / "cu"))
     evaluate.run(options, None)
     assert sorted(p.name for p in (tmp_path / "d").iterdir()) == [
-        "cu.e.out", "cu.e_peratom.out", "cu.f.out", "cu.v.out", "cu.v_peratom.out",
+        "cu.e.out", "cu.e_peratom.out", "cu.f.out", "cu.s.out", "cu.v.out", "cu.v_peratom.out",
     ]  # fmt: skip
     head = (tmp_path / "d" / "cu.f.out").read_text().splitlines()[0]
     assert head == f"# {data['metals']}: data_fx data_fy data_fz pred_fx pred_fy pred_fz"
@@ -138,6 +145,9 @@ def test_detail_files_are_those_of_dp_test(model, data, tmp_path):
     np.testing.assert_allclose(virials[:, :9] - virials[:, 9:], 0.003 * volume, atol=volume * SAME)
     stored = np.load(next(data["metals"].rglob("virial.npy"))).reshape(-1, 9)
     np.testing.assert_allclose(virials[:, :9], stored, atol=1e-9)
+    stress = (tmp_path / "d" / "cu.s.out").read_text().splitlines()[0]
+    assert stress.startswith(f"# {data['metals']} (eV/Å³): data_sxx data_sxy data_sxz data_syx")
+    np.testing.assert_allclose(np.loadtxt(tmp_path / "d" / "cu.s.out") * -volume, virials, atol=1e-9)
 
 
 def test_a_failure_leaves_no_detail_file(model, data, tmp_path, monkeypatch):
@@ -235,3 +245,12 @@ def test_command_line_prints_a_table_or_json(model, data, capsys):
     assert "meV/atom" in table
     assert "zero forces" in table
     assert table.splitlines()[2].split()[:3] == ["metals", "8", "10.0"]
+    assert (
+        main(["evaluate", str(model), *sets, "-q", "--show", "dp", "orb", "elements", "forces", "intervals"])
+        == 0
+    )
+    words = capsys.readouterr().out
+    assert "Energy MAE/Natoms  : " in words
+    assert any("grad-forces_mae_raw" in line and line.endswith("eV/Å") for line in words.splitlines())
+    assert "metals  Cu" in words
+    assert "bootstrap over whole groups" in words
