@@ -1,6 +1,7 @@
-"""Label: energies, forces and stresses from a checkpoint's head or from any ASE calculator.
+"""Label: energies, forces and stresses from a checkpoint's head, any ASE calculator, or a DFT program.
 
-Frames are labelled in chunks; finished chunks survive a stop. A frame that the calculator cannot do is
+A model or calculator labels here, in this process; DFT programs work in folders of their own, see
+:mod:`lamkit.stages.label_dft`. Either way finished frames survive a stop, and a frame that cannot be done is
 reported with the reason and left out.
 """
 
@@ -10,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pydantic
@@ -19,10 +20,17 @@ from ase.calculators.calculator import CalculatorError
 from lamkit.config import InputPath, Model
 from lamkit.console import Progress, log
 from lamkit.data.frame import Frame, to_atoms
+from lamkit.dft.cp2k import Cp2k
+from lamkit.dft.vasp import Vasp
 from lamkit.errors import UserError
-from lamkit.stages import parts
+from lamkit.stages import label_dft, parts
 from lamkit.stages.engine import Engine, Frames, evaluate, load_engine, read_frames, resumable, write_data
 
+if TYPE_CHECKING:
+    from lamkit.dft.pool import Runner
+
+# Options of a run that say how it is computed and not what; a resumed run may have others.
+LOCAL = ("jobs", "attempts", "timeout", "max_failed")
 # What calculators raise for a structure that they cannot do: external codes fail in every one of these ways.
 FAILURES = (
     UserError,
@@ -45,7 +53,13 @@ class Options(Model):
         model: checkpoint that labels.
         head: head of the checkpoint.
         calculator: instead of ``model``, ``module:function`` that returns an ASE calculator.
-        chunk: frames that are labelled and saved together.
+        cp2k: instead of both, labels by CP2K with these settings (``{}`` for the defaults).
+        vasp: instead of all these, labels by VASP.
+        jobs: DFT tasks that run at the same time.
+        attempts: how often a DFT task is started that leaves no result; one whose electronic steps do not
+            converge is not started again.
+        timeout: seconds that a DFT task may take; null for no limit.
+        chunk: frames that a model or calculator labels and saves together.
         max_failed: stop with an error when more than this part of all frames cannot be labelled.
         device: device of the checkpoint's network.
         resume: go on with the run in the output folder.
@@ -55,31 +69,74 @@ class Options(Model):
     model: InputPath | None = None
     head: str | None = None
     calculator: str | None = None
+    cp2k: Cp2k | None = None
+    vasp: Vasp | None = None
+    jobs: int = pydantic.Field(1, ge=1)
+    attempts: int = pydantic.Field(2, ge=1)
+    timeout: float | None = pydantic.Field(None, gt=0)
     chunk: int = pydantic.Field(64, ge=1)
     max_failed: float = pydantic.Field(0.5, ge=0, le=1)
     device: str = "CPU"
     resume: bool = False
 
 
-def run(options: Options, out: Path) -> dict[str, Any]:
+def run(options: Options, out: Path, runner: Runner | None = None) -> dict[str, Any]:
     """Label every frame, and write the data set ``out/data``.
 
     Args:
         options: see :class:`Options`.
         out: run folder.
+        runner: what runs the tasks of a DFT program; None for this machine.
 
     Returns:
         Counts, the reasons of failures and the path of the data set.
     """
     out = Path(out)
-    finished = parts.begin(out, options, options.resume, "label")
+    finished = parts.begin(out, options, options.resume, "label", may_change=LOCAL)
     if finished is not None:
         return finished
     source = read_frames(options.data)
+    program = dft_program(options)
+    if program is not None:
+        return _run_dft(options, source, program, out, runner)
     engine = load_engine(options.model, options.head, options.calculator, options.device)
     parts.start(out, options)
     with resumable(out, "label"):
         result = label(source, engine, out, options.chunk, options.max_failed)
+    return parts.finish(out, result)
+
+
+def dft_program(options: Options) -> Cp2k | Vasp | None:
+    """The DFT program that labels, if one does.
+
+    Raises:
+        UserError: more than one source of labels, or settings that make no sense.
+    """
+    given = [name for name in ("model", "calculator", "cp2k", "vasp") if getattr(options, name) is not None]
+    program = options.cp2k or options.vasp
+    if program is None:
+        return None
+    if len(given) > 1:
+        raise UserError(f"labels come from one source: choose between {' and '.join(given)}")
+    program.check()
+    return program
+
+
+def _run_dft(
+    options: Options, source: Frames, program: Cp2k | Vasp, out: Path, runner: Runner | None
+) -> dict[str, Any]:
+    parts.start(out, options)
+    with resumable(out, "label"):
+        result = label_dft.label(
+            source,
+            program,
+            out,
+            jobs=options.jobs,
+            attempts=options.attempts,
+            timeout=options.timeout,
+            max_failed=options.max_failed,
+            runner=runner,
+        )
     return parts.finish(out, result)
 
 

@@ -34,7 +34,7 @@ def begin(
         options: all options of the run; a run can only go on with the same.
         resume: go on with what the folder holds.
         stage: name of the stage, for messages.
-        may_change: options with which a run may go on though it was begun with others, as ``group.key``.
+        may_change: options with which a run may go on though it was begun with others, as ``key`` or ``group.key``.
 
     Returns:
         The result of the run if it is finished already and ``resume`` is set; else None.
@@ -74,10 +74,10 @@ def _lasting(options: Model) -> dict[str, Any]:
 
 
 def _without(options: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
-    """Options less those named ``group.key``."""
+    """Options less those named ``key`` or ``group.key``."""
     result = json.loads(json.dumps(options))
-    for group, _, key in (name.partition(".") for name in keys):
-        result.get(group, {}).pop(key, None)
+    for group, _, key in (name.rpartition(".") for name in keys):
+        (result.get(group, {}) if group else result).pop(key, None)
     return result
 
 
