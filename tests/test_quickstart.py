@@ -20,6 +20,7 @@ SHORTER = [
     f"stages.distill.with.student={SMALL}",
     "stages.distill.with.train={max_steps: 6, valid_every: 3, valid_fraction: 0.2}",
     "stages.distill.with.dynamics={steps: 12, save_every: 1, equilibrate: 1}",
+    "stages.distill.with.guards={steps: 0}",
     "stages.distill.with.n_frames=12",
     "stages.distill.with.speed_atoms=40",
 ]

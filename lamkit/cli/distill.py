@@ -9,6 +9,7 @@ EPILOG = """examples:
   lamkit distill                                               sample model, sample structures, minutes
   lamkit distill --teacher lamkit-finetune --head mptrj --starts mydata --out student
   lamkit distill --teacher run1 --head mptrj --data heldout    test against your own labels as well
+  lamkit distill --calculator ase.calculators.emt:EMT --starts POSCAR --temperatures 300,900
   lamkit distill --out student --resume
   lamkit distill --teacher run1 --set criterion.forces_rmse=0.05 --set train.max_steps=5000
 
@@ -22,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", nargs="?", help="YAML file (keys: lamkit schema distill)")
     parser.add_argument("--teacher", metavar="CKPT", help="checkpoint or run folder")
     parser.add_argument("--head", metavar="NAME", help="head of the teacher")
+    parser.add_argument("--calculator", metavar="MODULE:FUNCTION", help="any ASE calculator as the teacher")
     parser.add_argument("--student", metavar="NAME", help="preset of configs/student, or a YAML file")
     parser.add_argument("--starts", nargs="+", metavar="PATH", help="data sets or structure files")
     parser.add_argument("--data", metavar="DIR", help="held-out labelled data, to test both models on")
@@ -40,6 +42,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     given = {
         "teacher": args.teacher,
         "head": args.head,
+        "calculator": args.calculator,
         "student": args.student,
         "starts": args.starts,
         "data": args.data,

@@ -8,7 +8,7 @@ from typing import Any
 EPILOG = """examples:
   lamkit select --data found/data --model run1 --n-frames 200 --out chosen
   lamkit select --data found/data --model run1 --taken old/data --n-frames 100 --out more
-  lamkit select --data found/data --method random --n-frames 200
+  lamkit select --data found/data --method entropy --n-frames 200    without any model
 
 The data set is chosen/data; redundancy 1 means that what was left out repeats what was chosen."""
 
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="CKPT", help="checkpoint whose features tell frames apart")
     parser.add_argument("--head", metavar="NAME", help="head of the checkpoint (any: features are shared)")
     parser.add_argument("--n-frames", type=int, metavar="N", help="how many to choose")
-    parser.add_argument("--method", choices=["farthest", "random"], help="how to choose")
+    parser.add_argument("--method", choices=["farthest", "entropy", "random"], help="how to choose")
     parser.add_argument("--taken", nargs="+", metavar="PATH", help="data sets to keep away from")
     shared_flags(parser, training=True)
 

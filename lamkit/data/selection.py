@@ -107,18 +107,14 @@ class Choice(NamedTuple):
         distances: distance of each to all that were chosen before it, at the time of choosing, in units of
             standard deviations per feature, ``[n_chosen]``. It never rises (after the first).
         rest: largest distance of a frame not chosen to its nearest chosen one.
+        redundancy: how much of the spread the choice has covered: 0 nothing, 1 the rest repeats what was
+            chosen; None where nobody looked.
     """
 
     indices: NDArray[np.int64]
     distances: NDArray[np.float64]
     rest: float
-
-    @property
-    def redundancy(self) -> float:
-        """How much of the spread the choice has covered: 0 nothing, 1 the rest repeats what was chosen."""
-        if len(self.distances) == 0 or self.distances.max() <= 0:
-            return 1.0
-        return float(1.0 - self.rest / self.distances.max())
+    redundancy: float | None
 
 
 def farthest_points(
@@ -137,7 +133,7 @@ def farthest_points(
     """
     n_frames = len(features)
     if n_frames == 0 or n <= 0:
-        return Choice(np.empty(0, dtype=np.int64), np.empty(0), 0.0)
+        return Choice(np.empty(0, dtype=np.int64), np.empty(0), 0.0, 1.0)
     mean, scale = _moments(features)
     nearest = np.full(n_frames, np.inf)
     for row in taken if taken is not None else ():
@@ -156,7 +152,13 @@ def farthest_points(
         np.minimum(nearest, _distances(features, features[k], scale), out=nearest)
         nearest[k] = 0.0
         candidate = nearest
-    return Choice(np.array(indices, dtype=np.int64), np.array(distances), float(nearest.max()))
+    rest, largest = float(nearest.max()), max(distances, default=0.0)
+    return Choice(
+        np.array(indices, dtype=np.int64),
+        np.array(distances),
+        rest,
+        1.0 - rest / largest if largest > 0 else 1.0,
+    )
 
 
 def random_points(n_frames: int, n: int, seed: int) -> NDArray[np.int64]:

@@ -14,6 +14,7 @@ import numpy as np
 from lamkit.console import duration
 from lamkit.report import html, plots
 from lamkit.report.plots import Curve
+from lamkit.report.retention import retention
 from lamkit.report.runs import ENERGY, FORCES, Data, Distillation, Evaluation, Training
 from lamkit.report.text import count, number
 
@@ -108,7 +109,7 @@ def training(
         if draw:
             drawn = plots.learning_curves(panels, known)
             parts.append(_add(figures, f"curves-{run.label}", drawn, f"Validation errors of {run.label}."))
-        parts.append(_ends(run, known))
+        parts += [_ends(run, known), retention(run.result)]
     return "".join(parts)
 
 
@@ -203,11 +204,11 @@ def _rounds(rounds: Sequence[Mapping[str, Any]]) -> str:
         [
             r.get("round"), count(r.get("candidates")), count(r.get("frames")), count(r.get("steps")),
             _milli(r.get("heldout_energy_rmse")), _milli(r.get("heldout_forces_rmse")), _milli(r.get("threshold")),
-            "yes" if r.get("converged") else "no",
+            "yes" if r.get("met") else "no",
         ]
         for r in rounds
     ]  # fmt: skip
-    headers = ["round", "explored", "training frames", "steps", "E RMSE", "F RMSE", "criterion", "converged"]
+    headers = ["round", "explored", "training frames", "steps", "E RMSE", "F RMSE", "criterion", "met"]
     note = "Student against teacher on trajectories that are never trained on; E in meV/atom, F in meV/Å."
     return html.table(headers, rows) + html.paragraph(note, note=True)
 

@@ -7,7 +7,7 @@ the reason is noted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -74,12 +74,14 @@ class Walk:
         atoms: the start; goes on from here in place, with its constraints.
         calculator: gives energies and forces.
         dynamics: how it runs.
-        temperature: K.
+        temperature: K; several are gone through at even pace during the steps of ``dynamics``.
         seed: of velocities and thermostat.
+        pressure: of npt, GPa, one or several like ``temperature``; None takes that of ``dynamics``.
         keep_velocities: take those of ``atoms`` instead of drawing them.
 
     Attributes:
         atoms: the structure as it is now.
+        temperature: K, the target at this step.
         step: steps done.
         timestep: fs.
         stopped: why it cannot go on; None while it can.
@@ -94,28 +96,36 @@ class Walk:
         calculator: Calculator,
         dynamics: Dynamics,
         *,
-        temperature: float,
+        temperature: float | Sequence[float],
         seed: int,
+        pressure: float | Sequence[float] | None = None,
         keep_velocities: bool = False,
     ) -> None:
         from lamkit.stages.thermostats import integrator
 
-        _check_ensemble(atoms, dynamics, temperature)
+        self._temperatures = _ladder(temperature)
+        self._pressures = _ladder(dynamics.pressure if pressure is None else pressure)
+        _check_ensemble(atoms, dynamics, self._temperatures, self._pressures)
         if hasattr(calculator, "reset"):
             calculator.reset()
-        self.atoms, self.dynamics, self.temperature = atoms, dynamics, temperature
+        self.atoms, self.dynamics, self.temperature = atoms, dynamics, self._temperatures[0]
         self.step = 0
         self.stopped: str | None = None
         self.timestep = timestep_for(atoms, dynamics)
         self._rng = np.random.default_rng(seed)
         if not keep_velocities:
-            draw_velocities(atoms, temperature, self._rng)
+            draw_velocities(atoms, self.temperature, self._rng)
         self.n_free = degrees_of_freedom(atoms, dynamics)
         if self.n_free < 1:
             raise UserError("its constraints leave no atom free to move")
         atoms.calc = calculator
         self._integrator = integrator(
-            atoms, dynamics, self.timestep, temperature, n_free=self.n_free, rng=self._rng
+            atoms,
+            dynamics.model_copy(update={"pressure": self._pressures[0]}),
+            self.timestep,
+            self.temperature,
+            n_free=self.n_free,
+            rng=self._rng,
         )
 
     def begin(self) -> None:
@@ -133,6 +143,7 @@ class Walk:
 
     def advance(self) -> None:
         """One step; failures on the way set :attr:`stopped`."""
+        self._follow()
         try:
             self._integrator.step()
             forces = self.atoms.get_forces(md=True)
@@ -141,6 +152,17 @@ class Walk:
             return
         self.step += 1
         self.stopped = self._trouble(forces)
+
+    def _follow(self) -> None:
+        """Set the thermostat and the barostat to where the schedule is at this step."""
+        from lamkit.stages.thermostats import retarget
+
+        if len(self._temperatures) == len(self._pressures) == 1:
+            return
+        way = self.step / max(self.dynamics.steps - 1, 1)
+        self.temperature, pressure = (_along(ladder, way) for ladder in (self._temperatures, self._pressures))
+        scale = self.n_free / (3 * len(self.atoms))
+        retarget(self._integrator, self.temperature, pressure, chain_scale=scale)
 
     def due(self) -> bool:
         """Whether the present frame is one to be kept."""
@@ -185,7 +207,7 @@ class Walk:
             "positions": self.atoms.positions.copy(),
             "momenta": self.atoms.get_momenta(),
             "cell": self.atoms.cell.array.copy(),
-            **{f"integrator.{name}": value for name, _, _, value in _numbers(self._integrator)},
+            **{f"integrator.{name}": np.copy(value) for name, _, _, value in _numbers(self._integrator)},
         }
         return {
             "arrays": arrays,
@@ -238,7 +260,18 @@ def draw_velocities(atoms: Atoms, temperature: float, rng: np.random.Generator) 
     atoms.set_momenta(momenta)
 
 
-def _check_ensemble(atoms: Atoms, dynamics: Dynamics, temperature: float) -> None:
+def _ladder(values: float | Sequence[float]) -> tuple[float, ...]:
+    return (float(values),) if isinstance(values, (int, float)) else tuple(float(v) for v in values)
+
+
+def _along(ladder: Sequence[float], way: float) -> float:
+    """The value at ``way`` (0 to 1) between values at even distances, joined by straight lines."""
+    return float(np.interp(way * (len(ladder) - 1), range(len(ladder)), ladder))
+
+
+def _check_ensemble(
+    atoms: Atoms, dynamics: Dynamics, temperatures: Sequence[float], pressures: Sequence[float]
+) -> None:
     if _chained(dynamics) and atoms.constraints:
         names = ", ".join(sorted({type(c).__name__ for c in atoms.constraints}))
         raise UserError(
@@ -250,5 +283,9 @@ def _check_ensemble(atoms: Atoms, dynamics: Dynamics, temperature: float) -> Non
             f"dynamics.ensemble npt needs a cell that is periodic in three directions, pbc is "
             f"{atoms.pbc.tolist()}; take nvt"
         )
-    if dynamics.ensemble != "nve" and temperature <= 0:
-        raise UserError(f"temperature {temperature:g} K: a thermostat needs more than 0; take nve")
+    if dynamics.ensemble != "nve" and min(temperatures) <= 0:
+        raise UserError(f"temperature {min(temperatures):g} K: a thermostat needs more than 0; take nve")
+    if dynamics.ensemble == "nve" and len(temperatures) > 1:
+        raise UserError("a schedule of temperatures needs a thermostat: dynamics.ensemble nvt or npt")
+    if dynamics.ensemble != "npt" and len(pressures) > 1:
+        raise UserError("a schedule of pressures needs a barostat: dynamics.ensemble npt")

@@ -111,6 +111,25 @@ def enlarge(frame: Frame, min_atoms: int) -> Frame:
     return from_atoms(atoms, source=frame.source, step=frame.step, group=frame.group, info=frame.info)
 
 
+class Labeller(Protocol):
+    """Where labels come from, as far as a data set says it."""
+
+    @property
+    def name(self) -> str:
+        """What it is, for people."""
+        ...
+
+    @property
+    def head(self) -> str:
+        """Head of the checkpoint; empty for all else."""
+        ...
+
+    @property
+    def level(self) -> LevelOfTheory:
+        """Level of theory of the labels."""
+        ...
+
+
 @dataclass(frozen=True)
 class Engine:
     """What gives energies and forces.
@@ -153,8 +172,13 @@ def load_engine(model: str | None, head: str | None, calculator: str | None, dev
         lam = LamCalculator(model, head=head, device=device)
         return Engine(lam, f"head {lam.head} of {lam.path}", lam.head, _taught_by(lam), True)
     assert calculator is not None
-    level = LevelOfTheory(method="ASE calculator", functional=calculator)
-    return Engine(_ase_calculator(calculator), calculator, "", level, False)
+    return engine_of(_ase_calculator(calculator), calculator)
+
+
+def engine_of(calculator: Any, name: str = "") -> Engine:
+    """Any ASE calculator as an engine, one structure after the other."""
+    name = name or type(calculator).__name__
+    return Engine(calculator, name, "", LevelOfTheory(method="ASE calculator", functional=name), False)
 
 
 def _taught_by(lam: LamCalculator) -> LevelOfTheory:
@@ -231,7 +255,7 @@ def resumable(out: Path, verb: str) -> Iterator[None]:
         ) from None
 
 
-def write_data(frames: Iterable[Frame], folder: Path, engine: Engine | None, title: str) -> int:
+def write_data(frames: Iterable[Frame], folder: Path, engine: Labeller | None, title: str) -> int:
     """Write a data set, unless a run that was stopped right after has written it; returns its frames."""
     from lamkit.data.dataset import DatasetFacts, open_dataset, write_dataset
 

@@ -1,14 +1,16 @@
-"""Select: drop frames that no physics made, then choose the most different ones by a model's own features.
+"""Select: drop frames that no physics made, then choose the most different ones.
 
-Features are the trunk's final latents, mean and spread over the atoms of a frame; the choice is
-farthest-point selection, which covers the whole range with few frames and adds none twice.
+By a model's own features: the trunk's final latents, mean and spread over the atoms of a frame, and farthest-point
+selection, which covers the whole range with few frames and adds none twice. Without a model: by the entropy of
+atomic surroundings, or at random. No way favours large frames, and none needs more memory than a few numbers per
+frame.
 """
 
 from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,7 +20,8 @@ from numpy.typing import NDArray
 
 from lamkit.config import InputPath, Model
 from lamkit.console import Progress, log
-from lamkit.data.frame import to_atoms
+from lamkit.data.entropy import most_surprising, surroundings
+from lamkit.data.frame import Frame, to_atoms
 from lamkit.data.selection import Choice, Limits, describe, farthest_points, random_points, why_not
 from lamkit.errors import UserError
 from lamkit.files import atomic_write
@@ -28,16 +31,20 @@ from lamkit.stages.engine import Frames, read_frames, resumable, write_data
 if TYPE_CHECKING:
     from lamkit.calculator import LamCalculator
 
+Method = Literal["farthest", "entropy", "random"]
+Describe = Callable[[list[Frame]], NDArray[np.float32]]
+
 
 class Options(Model):
     """Options of the stage ``select``.
 
     Attributes:
         data: data set to choose from.
-        model: checkpoint whose features tell frames apart; not needed for ``method: random``.
+        model: checkpoint whose features tell frames apart; only needed for ``method: farthest``.
         head: head of the checkpoint (any will do: features come from the trunk).
         n_frames: how many to choose.
-        method: farthest (points in feature space) or random.
+        method: farthest (points in the model's feature space), entropy (atomic surroundings that surprise
+            most; needs no model) or random.
         taken: data sets chosen earlier; new frames keep away from theirs.
         limits: what a frame must keep to.
         chunk: frames whose features are worked out and saved together.
@@ -50,7 +57,7 @@ class Options(Model):
     model: InputPath | None = None
     head: str | None = None
     n_frames: int = pydantic.Field(100, ge=1)
-    method: Literal["farthest", "random"] = "farthest"
+    method: Method = "farthest"
     taken: list[InputPath] = pydantic.Field(default=[])
     limits: Limits = Limits()
     chunk: int = pydantic.Field(256, ge=1)
@@ -75,7 +82,8 @@ def run(options: Options, out: Path) -> dict[str, Any]:
         return finished
     if options.method == "farthest" and options.model is None:
         raise UserError(
-            "select: method farthest needs a model for its features (model: PATH), or method: random"
+            "select: method farthest needs a model for its features (--model PATH); method entropy does not "
+            "(--method entropy), nor does random"
         )
     source, calculator = read_frames(options.data), _calculator(options)
     taken = [read_frames(path) for path in options.taken]
@@ -88,6 +96,7 @@ def run(options: Options, out: Path) -> dict[str, Any]:
             options.limits,
             taken,
             out / "parts",
+            method=options.method,
             chunk=options.chunk,
             seed=options.seed,
         )
@@ -130,6 +139,7 @@ def choose(
     taken: Sequence[Frames],
     folder: Path,
     *,
+    method: Method = "farthest",
     chunk: int = 256,
     seed: int = 0,
 ) -> tuple[NDArray[np.int64], Choice, Counter[str]]:
@@ -137,11 +147,12 @@ def choose(
 
     Args:
         source: candidates.
-        calculator: whose features tell frames apart; None chooses at random.
+        calculator: whose features tell frames apart, for ``method`` farthest.
         n: how many.
         limits: what a frame must keep to.
         taken: frames chosen earlier; new ones keep away from these.
         folder: where features are kept in the meantime.
+        method: how to choose.
         chunk: frames whose features are worked out and saved together.
         seed: of a random choice.
 
@@ -154,20 +165,39 @@ def choose(
     sane, dropped = sift(source, limits)
     if not len(sane):
         raise UserError(f"no frame keeps to the limits ({dict(dropped)}); widen 'limits'")
-    if calculator is None:
+    if method == "random":
         picked = random_points(len(sane), n, seed)
-        return sane[picked], Choice(picked, np.zeros(0), 0.0), dropped
-    features = features_of(source, sane, calculator, folder / "features", chunk)
+        return sane[picked], Choice(picked, np.zeros(0), 0.0, None), dropped
+    describe_all = surroundings_of if method == "entropy" else latents_of(calculator)
+    features = features_of(source, sane, describe_all, folder / "features", chunk)
     old = [
-        features_of(frames, np.arange(len(frames)), calculator, folder / f"taken-{k}", chunk)
+        features_of(frames, np.arange(len(frames)), describe_all, folder / f"taken-{k}", chunk)
         for k, frames in enumerate(taken)
     ]
-    choice = farthest_points(features, n, taken=np.concatenate(old) if old else None)
+    pick = most_surprising if method == "entropy" else farthest_points
+    choice = pick(features, n, taken=np.concatenate(old) if old else None)
     return sane[choice.indices], choice, dropped
 
 
+def latents_of(calculator: LamCalculator | None) -> Describe:
+    """Frames → mean and spread of a model's features over their atoms, ``[n_frames, 2 D]``."""
+    if calculator is None:
+        raise ValueError("farthest points need a calculator with latent features")
+
+    def describe_all(frames: list[Frame]) -> NDArray[np.float32]:
+        results = calculator.predict([to_atoms(f) for f in frames], latent=True)
+        return np.array([describe(r["latent"]) for r in results])
+
+    return describe_all
+
+
+def surroundings_of(frames: list[Frame]) -> NDArray[np.float32]:
+    """Frames → descriptors of some of their atoms, one row a frame."""
+    return np.array([surroundings(f) for f in frames])
+
+
 def _calculator(options: Options) -> LamCalculator | None:
-    if options.method == "random":
+    if options.method != "farthest":
         return None
     from lamkit.calculator import LamCalculator
 
@@ -184,11 +214,11 @@ def _any_head(model: str) -> str:
 def features_of(
     source: Frames,
     indices: Sequence[int] | NDArray[np.int64],
-    calculator: LamCalculator,
+    describe_all: Describe,
     folder: Path,
     size: int,
 ) -> NDArray[np.float32]:
-    """Descriptors of frames, ``[n_frames, 2 D]``, memory-mapped from ``folder``; finished chunks are kept."""
+    """Descriptors of frames, a row each, memory-mapped from ``folder``; finished chunks are kept."""
     files = []
     with Progress(len(indices), "features") as progress:
         for start in range(0, len(indices), size):
@@ -196,8 +226,7 @@ def features_of(
             files.append(path)
             rows = indices[start : start + size]
             if not path.is_file():
-                results = calculator.predict([to_atoms(source.frame(int(i))) for i in rows], latent=True)
-                _save(path, np.array([describe(r["latent"]) for r in results]))
+                _save(path, describe_all([source.frame(int(i)) for i in rows]))
             else:
                 progress.first = start + len(rows)
             progress.update(start + len(rows))
@@ -225,7 +254,7 @@ def _save(path: Path, array: NDArray) -> None:
 
 def spread(choice: Choice) -> dict[str, Any]:
     """How redundant what was not chosen is, as numbers."""
-    if not len(choice.distances):
+    if choice.redundancy is None or not len(choice.distances):
         return {"redundancy": None, "first_distance": None, "last_distance": None, "rest_distance": None}
     return {
         "redundancy": round(choice.redundancy, 4),
@@ -241,8 +270,8 @@ def in_words(n_candidates: int, dropped: Counter[str], choice: Choice) -> str:
     if dropped:
         reasons = ", ".join(f"{n} {reason}" for reason, n in dropped.most_common())
         text += f", {sum(dropped.values())} dropped ({reasons})"
-    if len(choice.distances):
+    if choice.redundancy is not None and len(choice.distances):
         share = choice.distances[-1] / max(choice.distances.max(), 1e-12)
-        text += f". Distance at the last choice: {share:.0%} of the largest"
+        text += f". Novelty of the last choice: {share:.0%} of the largest"
         text += f"; the rest is {choice.redundancy:.0%} redundant"
     return text

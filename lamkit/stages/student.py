@@ -11,14 +11,14 @@ import numpy as np
 
 from lamkit.console import Progress
 from lamkit.data.frame import NUMBERS, Frame, to_atoms
-from lamkit.data.heads import HeadConfig
 from lamkit.metrics import ErrorSums
 
 if TYPE_CHECKING:
     from lamkit.calculator import LamCalculator
+    from lamkit.data.heads import HeadConfig
     from lamkit.data.reference import ReferenceFit
-    from lamkit.model.config import TrunkConfig
-    from lamkit.stages.engine import Engine, Frames
+    from lamkit.model.config import Architecture
+    from lamkit.stages.engine import Frames
     from lamkit.train.checkpoint import Checkpoint
     from lamkit.train.config import TrainConfig
 
@@ -26,25 +26,10 @@ BOOTSTRAP = 1000  # resamplings of whole trajectories: frames of one are not ind
 CHUNK = 64
 
 
-def head_for(engine: Engine, teacher: Checkpoint) -> HeadConfig:
-    """Facts of the student's head: the teacher's name, the teacher's references, its labels' level."""
-    reference = teacher.references[engine.head]
-    elements = teacher.elements[engine.head]
-    return HeadConfig(
-        name=engine.head,
-        title=f"student of {engine.name}",
-        level_of_theory=engine.level,
-        labels=["energy", "forces", "stress"],
-        elements=elements,
-        reference_prior={s: float(reference[NUMBERS[s]]) for s in elements},
-        citation=teacher.head_configs[engine.head].citation,
-    )
-
-
 def fit(
     data: Path,
     head: HeadConfig,
-    trunk: TrunkConfig,
+    trunk: Architecture,
     config: TrainConfig,
     out: Path,
     *,
@@ -56,7 +41,7 @@ def fit(
 
     Args:
         data: labelled data set.
-        head: from :func:`head_for`.
+        head: facts of the student's head.
         trunk: architecture of the student.
         config: how to train.
         out: run folder.

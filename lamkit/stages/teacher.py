@@ -1,7 +1,9 @@
-"""Which teacher, which head and which starting structures a distillation takes when the user names none."""
+"""The teacher of a distillation, and what is taken where the user names no teacher, head or starting structures."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,14 +11,113 @@ import numpy as np
 
 from lamkit.console import log
 from lamkit.data.dataset import View, open_dataset
-from lamkit.data.frame import reduced_formula
+from lamkit.data.frame import NUMBERS, SYMBOLS, reduced_formula
+from lamkit.data.heads import HeadConfig
 from lamkit.errors import UserError
-from lamkit.stages.engine import dataset_folder
+from lamkit.stages.engine import Engine, Frames, dataset_folder, load_engine
 
 if TYPE_CHECKING:
+    from lamkit.calculator import LamCalculator
     from lamkit.train.checkpoint import Checkpoint
 
+STUDENT_HEAD = "student"  # of a teacher that has no heads
+
 DEFAULT_RUNS = ("lamkit-finetune", "lamkit-pretrain")
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """What explores and labels.
+
+    Attributes:
+        engine: gives energies and forces; its ``head`` is the name of the student's head.
+        path: checkpoint, or ``module:function`` of an ASE calculator.
+        checkpoint: of a LAMKit model; None for other calculators.
+    """
+
+    engine: Engine
+    path: str
+    checkpoint: Checkpoint | None
+
+    @property
+    def head(self) -> str:
+        """Name of the head that the student gets."""
+        return self.engine.head
+
+    @property
+    def features(self) -> LamCalculator | None:
+        """Calculator that tells frames apart by latent features; None where the teacher has none."""
+        calculator: LamCalculator = self.engine.calculator  # type: ignore[assignment]
+        orb = self.checkpoint is not None and self.checkpoint.trunk.version in ("v2", "v3")
+        return calculator if orb else None
+
+    def check(self, path: str, source: Frames) -> None:
+        """Refuse starts of elements that the teacher does not know, before any time is spent.
+
+        Raises:
+            UserError: which frame, and what is known.
+        """
+        if self.checkpoint is None:
+            return
+        known = set(self.checkpoint.elements[self.head])
+        for i in range(len(source)):
+            unknown = {SYMBOLS[z] for z in source.frame(i).numbers} - known
+            if unknown:
+                raise UserError(
+                    f"{path}, frame {i}: {', '.join(sorted(unknown))}: head '{self.head}' of "
+                    f"{self.path} knows {', '.join(sorted(known))}. Take another head, other "
+                    "starts, or fine-tune the head on such data first"
+                )
+
+    def student_head(self, sources: Sequence[Frames]) -> HeadConfig:
+        """Facts of the student's head: the teacher's references, and its labels' level.
+
+        Args:
+            sources: starting structures, whose elements count where the teacher does not tell its own.
+        """
+        facts = {
+            "name": self.head,
+            "title": f"student of {self.engine.name}",
+            "labels": ["energy", "forces", "stress"],
+        }
+        if self.checkpoint is None:
+            numbers = {int(z) for s in sources for i in range(len(s)) for z in np.unique(s.frame(i).numbers)}
+            elements = [SYMBOLS[z] for z in sorted(numbers)]
+            return HeadConfig(level_of_theory=self.engine.level, elements=elements, **facts)
+        elements = self.checkpoint.elements[self.head]
+        reference = self.checkpoint.references[self.head]
+        return HeadConfig(
+            level_of_theory=self.engine.level,
+            elements=elements,
+            reference_prior={s: float(reference[NUMBERS[s]]) for s in elements},
+            citation=self.checkpoint.head_configs[self.head].citation,
+            **facts,
+        )
+
+
+def load_teacher(path: str | None, head: str | None, calculator: str | None, device: str) -> Teacher:
+    """The teacher that the user names, or the default one.
+
+    Args:
+        path: checkpoint or run folder.
+        head: its head; of an ASE calculator the name that the student's head gets.
+        calculator: instead, ``module:function`` that returns an ASE calculator.
+        device: CPU, GPU or Ascend.
+
+    Raises:
+        UserError: nothing there, or it cannot be loaded.
+    """
+    from lamkit.train import checkpoint
+
+    if calculator is not None:
+        engine = replace(load_engine(None, None, calculator, device), head=head or STUDENT_HEAD)
+        log.info("teacher: %s", engine.name)
+        return Teacher(engine, calculator, None)
+    place = path or default_teacher()
+    read = checkpoint.read(place)
+    engine = load_engine(str(place), head or default_head(read, given=path is not None), None, device)
+    log.info("teacher: %s, %s", engine.name, ", ".join(engine.calculator.elements))  # type: ignore[attr-defined]
+    return Teacher(engine, str(read.path), read)
 
 
 def default_teacher() -> Path:
@@ -52,7 +153,7 @@ def default_head(teacher: Checkpoint, given: bool) -> str:
     return str(head)
 
 
-def default_starts(teacher: Checkpoint, head: str, cache: Path) -> str:
+def default_starts(teacher: Checkpoint | None, head: str, cache: Path) -> str:
     """Structures that the head was trained on: those of its run if still there, else the shipped samples.
 
     Raises:
@@ -60,6 +161,8 @@ def default_starts(teacher: Checkpoint, head: str, cache: Path) -> str:
     """
     from lamkit.stages import sources
 
+    if teacher is None:
+        raise UserError("no starting structures: an ASE calculator does not bring any; --starts PATH")
     recorded = teacher.config.get("data")
     path = recorded.get(head) if isinstance(recorded, dict) else recorded
     if not (isinstance(path, str) and Path(path).exists() and teacher.config.get("head", head) == head):

@@ -40,9 +40,13 @@ class Langevin(VelocityVerlet):
     ) -> None:
         super().__init__(atoms, timestep)
         self.keep = float(np.exp(-0.5 * friction * timestep))
-        self.noise = np.sqrt((1.0 - self.keep**2) * self.masses * units.kB * temperature)
         self.rng = rng
         self.transferred_energy = 0.0
+        self.aim(temperature)
+
+    def aim(self, temperature: float) -> None:
+        """Heat or cool towards ``temperature`` (K) from now on."""
+        self.noise = np.sqrt((1.0 - self.keep**2) * self.masses * units.kB * temperature)
 
     def step(self, forces: np.ndarray | None = None) -> np.ndarray:
         """Advance by one time step; returns the forces at its end."""
@@ -99,6 +103,31 @@ def integrator(
     if dynamics.thermostat == "bussi":
         return _bussi(atoms, step, temperature, relaxation, n_free, rng)
     return NoseHooverChainNVT(atoms, timestep=step, temperature_K=per_coordinate, tdamp=relaxation)
+
+
+def retarget(running: Any, temperature: float, pressure: float, *, chain_scale: float) -> None:
+    """Let a running integrator aim at another temperature and pressure.
+
+    The masses of Nose-Hoover chains and of the barostat stay those of the start: only its relaxation times
+    depend on them, not what it relaxes to.
+
+    Args:
+        running: from :func:`integrator`.
+        temperature: K.
+        pressure: GPa; regarded by barostats only.
+        chain_scale: free coordinates per 3 N, by which ASE's chains are to be corrected.
+    """
+    if isinstance(running, Langevin):
+        running.aim(temperature)
+    elif isinstance(running, Bussi):
+        running.temp = units.kB * temperature
+        running.target_kinetic_energy = 0.5 * running.temp * running.ndof
+    else:
+        for owner in (running, running._thermostat, getattr(running, "_barostat", None)):
+            if hasattr(owner, "_kT"):
+                owner._kT = units.kB * temperature * chain_scale
+        if hasattr(running, "_pressure_au"):
+            running._pressure_au = pressure * units.GPa
 
 
 def _bussi(

@@ -16,6 +16,7 @@ from lamkit.cli import main
 from lamkit.data.dataset import open_dataset
 from lamkit.errors import Interrupted, UserError
 from lamkit.stages import distill, explore, label, student
+from lamkit.stages.distill_tests import converged
 from lamkit.stages.engine import FrameList, frames_at
 from lamkit.train import checkpoint
 
@@ -61,6 +62,7 @@ def options(model: Path, structures: Path, **more) -> distill.Options:
         "n_frames": 6,
         "rounds": 2,
         "criterion": {"fraction": 1e-6},
+        "guards": {"steps": 14, "save_every": 1},
         "train": TRAIN,
         "speed_atoms": 4,
     }
@@ -71,7 +73,7 @@ def options(model: Path, structures: Path, **more) -> distill.Options:
 def interrupted_and_resumed(teacher, starts, tmp_path_factory):
     """A run of two rounds, stopped in the training of the second, then resumed: folder, result, what ran."""
     out = tmp_path_factory.mktemp("runs") / "run"
-    fit, trajectory, frames = student.fit, explore.run_trajectory, label.label_frames
+    fit, trajectory, frames = student.fit, explore.new_trajectory, label.label_frames
     ran: dict[str, list] = {"before": [], "after": []}
 
     def watch(stage: str, stop_at: int, patch: pytest.MonkeyPatch) -> None:
@@ -84,7 +86,7 @@ def interrupted_and_resumed(teacher, starts, tmp_path_factory):
         patch.setattr(student, "fit", stopping_fit)
         patch.setattr(
             explore,
-            "run_trajectory",
+            "new_trajectory",
             lambda *a, **k: ran[stage].append(k["labels"]["group"]) or trajectory(*a, **k),
         )
         patch.setattr(label, "label_frames", lambda *a: ran[stage].append("label") or frames(*a))
@@ -101,10 +103,34 @@ def interrupted_and_resumed(teacher, starts, tmp_path_factory):
 
 def test_resume_redoes_no_trajectory_label_or_round(interrupted_and_resumed):
     _, _, ran = interrupted_and_resumed
-    trajectories = [x for x in ran["before"] if x not in ("train", "label")]
+    trajectories = [x for x in ran["before"] if x not in ("train", "label") and not x.startswith("guard")]
     assert len(trajectories) == len(set(trajectories)) == 2 + 2 * 2
+    assert (
+        len([x for x in ran["before"] if x.startswith("guard")]) == 2 + 2
+    )  # teacher's and the first student's
     assert ran["before"].count("label") == 3  # held out, round 1, round 2
-    assert ran["after"] == ["train"]
+    assert ran["after"][0] == "train"
+    assert all(x.startswith("guard") for x in ran["after"][1:])
+    assert len(ran["after"]) == 1 + 2
+
+
+def test_from_the_second_round_on_the_student_explores_and_its_errors_choose(interrupted_and_resumed):
+    _, result, _ = interrupted_and_resumed
+    first, second = result["rounds"]
+    assert (first["explorer"], second["explorer"]) == ("teacher", "student")
+    assert first["deviation_max"] is None
+    assert second["deviation_max"] >= second["deviation_mean"] > 0
+    assert second["labelled"] > second["chosen"] == 6
+
+
+def test_guards_run_the_students_md_and_are_reported(interrupted_and_resumed):
+    _, result, _ = interrupted_and_resumed
+    found = result["guards"]
+    assert found["steps"] == 14
+    assert found["passed"] == (found["stable"] and found["agree"] is not False)
+    if found["stable"]:
+        assert set(found["rdf"]) == {"Al-Al", "Al-Cu", "Cu-Cu"}
+        assert set(found["msd"]) == {"Al", "Cu"}
 
 
 def test_criterion_not_met_is_said_plainly(interrupted_and_resumed):
@@ -201,10 +227,10 @@ def test_rounds_end_when_the_criterion_is_met(
         label.Options(data=str(starts), model=str(teacher), head="metals"), tmp_path / "labelled"
     )
     loose = {"forces_rmse": 1e6}
-    given = options(teacher, starts, criterion=loose, rounds=5, data=labelled["data"])
+    given = options(teacher, starts, criterion=loose, rounds=5, data=labelled["data"], guards={"steps": 0})
     result = distill.run(given, tmp_path / "out")
     assert result["converged"] is True
-    assert len(result["rounds"]) == 1
+    assert len(result["rounds"]) == 2  # in a row
     assert result["true_labels"]["teacher"]["forces_rmse"] < 1e-5
     assert result["true_labels"]["student"]["forces_rmse"] > 1e-5
 
@@ -235,6 +261,30 @@ def test_command_line_reports_wrong_options_with_the_cure(teacher, starts, tmp_p
     assert "Did you mean 'max_steps'" in capsys.readouterr().err
     assert main(["distill", "--out", str(tmp_path / "out"), "--resume"]) == 2
     assert "no run to resume" in capsys.readouterr().err
+
+
+def test_temperatures_of_the_tests_are_not_trained_at():
+    assert distill.Options(temperatures=[300.0, 600.0, 900.0]).test_temperatures() == [750.0]
+    assert distill.Options(temperatures=[400.0]).test_temperatures() == [500.0]
+    assert distill.Options(heldout={"temperatures": [1000.0]}).test_temperatures() == [1000.0]
+    with pytest.raises(ValueError, match="300 K is trained at as well"):
+        distill.Options(temperatures=[300.0], heldout={"temperatures": [300.0]})
+
+
+@pytest.mark.parametrize(
+    ("met", "guards", "wanted", "done"),
+    [
+        ([True], True, 2, False),
+        ([True, True], True, 2, True),
+        ([True, False, True], True, 2, False),
+        ([False, True], True, 1, True),
+        ([True, True], False, 2, False),
+        ([True, True], None, 2, True),
+    ],
+)
+def test_convergence_is_two_good_rounds_in_a_row_and_sound_md(met, guards, wanted, done):
+    rows = [{"met": m, "guards": None if guards is None else {"passed": guards}} for m in met]
+    assert converged(rows, wanted) is done
 
 
 def test_train_defaults_stay_where_only_one_key_is_given():

@@ -13,9 +13,12 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
 
 from lamkit.data.dataset import open_dataset
+from lamkit.data.frame import from_atoms
+from lamkit.data.selection import Limits, closest_pair
 from lamkit.errors import Interrupted, UserError
-from lamkit.stages import explore
+from lamkit.stages import explore, trajectory
 from lamkit.stages.dynamics import Dynamics
+from lamkit.stages.perturb import Perturb, perturbed
 from lamkit.stages.trajectory import run_trajectory
 
 EMT_NAME = "ase.calculators.emt:EMT"
@@ -130,7 +133,7 @@ def test_a_start_that_the_calculator_refuses_is_an_error(tmp_path):
 def test_resume_does_not_redo_finished_trajectories(starts, tmp_path, monkeypatch):
     whole = explore.run(options(starts), tmp_path / "whole")
     done = []
-    original = explore.run_trajectory
+    original = explore.new_trajectory
 
     def stops_in_the_third(*args, **kwargs):
         if len(done) == 2:
@@ -138,12 +141,12 @@ def test_resume_does_not_redo_finished_trajectories(starts, tmp_path, monkeypatc
         done.append(kwargs["labels"]["group"])
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(explore, "run_trajectory", stops_in_the_third)
+    monkeypatch.setattr(explore, "new_trajectory", stops_in_the_third)
     with pytest.raises(Interrupted, match="--resume"):
         explore.run(options(starts), tmp_path / "out")
     redone = []
     monkeypatch.setattr(
-        explore, "run_trajectory", lambda *a, **k: redone.append(k["labels"]["group"]) or original(*a, **k)
+        explore, "new_trajectory", lambda *a, **k: redone.append(k["labels"]["group"]) or original(*a, **k)
     )
     result = explore.run(options(starts, resume=True), tmp_path / "out")
     assert len(done) == len(redone) == 2
@@ -154,6 +157,67 @@ def test_resume_does_not_redo_finished_trajectories(starts, tmp_path, monkeypatc
     again = explore.run(options(starts, resume=True), tmp_path / "out")
     assert again == result
     assert len(redone) == 2
+
+
+def test_a_trajectory_that_was_stopped_under_way_goes_on(starts, tmp_path, monkeypatch):
+    monkeypatch.setattr(trajectory, "SAVE_SECONDS", 0.0)
+    given = {"n_starts": 1, "temperatures": [[300.0, 900.0]]}
+    whole = explore.run(options(starts, **given), tmp_path / "whole")
+    advance, steps = trajectory.lockstep.advance_all, []
+
+    def stops_at_step_17(walks, engine):
+        if len(steps) == 17:
+            raise KeyboardInterrupt
+        steps.append(walks[0].step)
+        advance(walks, engine)
+
+    monkeypatch.setattr(trajectory.lockstep, "advance_all", stops_at_step_17)
+    with pytest.raises(Interrupted):
+        explore.run(options(starts, **given), tmp_path / "out")
+    steps.clear()
+    monkeypatch.setattr(
+        trajectory.lockstep, "advance_all", lambda w, e: steps.append(w[0].step) or advance(w, e)
+    )
+    result = explore.run(options(starts, resume=True, **given), tmp_path / "out")
+    assert steps == list(range(17, 30))
+    ours, theirs = open_dataset(result["data"]), open_dataset(whole["data"])
+    assert len(ours) == len(theirs) == 3
+    for i in range(3):  # EMT's own neighbour list remembers where it was made: the last bits differ
+        np.testing.assert_allclose(ours.frame(i).positions, theirs.frame(i).positions, rtol=0, atol=1e-9)
+
+
+def test_a_schedule_goes_through_its_temperatures():
+    dynamics = Dynamics(steps=101, save_every=25, friction=1.0)
+    found = run_trajectory(bulk("Cu", cubic=True), EMT(), dynamics, temperature=[300, 900, 500], seed=0)
+    assert [f.info["temperature"] for f in found.frames] == pytest.approx([588, 888, 708, 508])
+
+
+def test_pressures_compress_and_need_a_barostat(starts, tmp_path):
+    npt = {"ensemble": "npt", "steps": 60, "save_every": 20, "barostat_time": 100.0, "timestep": 2.0}
+    given = {"n_starts": 1, "temperatures": [300.0], "min_atoms": 8}
+    result = explore.run(
+        options(starts, dynamics=npt, pressures=[0.0, [0.0, 40.0]], **given), tmp_path / "out"
+    )
+    data = open_dataset(result["data"])
+    frames = [data.frame(i) for i in range(len(data))]
+    last = {f.group: abs(np.linalg.det(f.cell)) for f in frames if f.step == 60}
+    assert last["md-000-300K-0-40GPa"] < 0.99 * last["md-000-300K-0GPa"]
+    with pytest.raises(UserError, match="need dynamics"):
+        explore.run(options(starts, pressures=[1.0], **given), tmp_path / "nvt")
+
+
+def test_squeezed_pairs_and_dimers_reach_short_distances():
+    start = from_atoms(bulk("Cu", cubic=True) * 2)
+    limits = Limits(min_distance=0.6)
+    found = perturbed([start], Perturb(squeezed=4, dimers=5, closest=0.65), 0, limits)
+    squeezed, pairs = found[:4], found[4:]
+    for frame in squeezed:
+        moved = np.abs(frame.positions - start.positions).max(axis=1) > 1e-9
+        assert moved.sum() == 2
+        assert 0.65 <= closest_pair(frame)[0] < 1.0
+    assert len(pairs) == 5
+    assert closest_pair(pairs[0])[0] == pytest.approx(0.65)
+    assert not pairs[0].pbc.any()
 
 
 def test_another_run_is_never_overwritten_or_continued(starts, tmp_path):

@@ -67,6 +67,15 @@ def test_random_choice_needs_no_model(structures, tmp_path):
     assert 11 not in first["indices"]
 
 
+def test_entropy_chooses_without_a_model(structures, tmp_path):
+    result = select.run(
+        select.Options(data=str(structures), method="entropy", n_frames=4, chunk=5), tmp_path / "out"
+    )
+    assert set(result["indices"]) >= {8, 9, 10}
+    assert sum(i < 8 for i in result["indices"]) == 1
+    assert result["redundancy"] == pytest.approx(1.0)
+
+
 def test_resume_does_not_redo_features(structures, model, tmp_path, monkeypatch):
     calls = []
     original = LamCalculator.predict
@@ -94,9 +103,10 @@ def test_features_are_memory_mapped_and_in_order(structures, model, tmp_path):
 
     source = read_frames(structures)
     calculator = LamCalculator(model, head="metals")
-    features = select.features_of(source, np.arange(11), calculator, tmp_path / "f", 4)
+    latents = select.latents_of(calculator)
+    features = select.features_of(source, np.arange(11), latents, tmp_path / "f", 4)
     assert isinstance(features, np.memmap)
-    whole = select.features_of(source, np.arange(11), calculator, tmp_path / "g", 100)
+    whole = select.features_of(source, np.arange(11), latents, tmp_path / "g", 100)
     np.testing.assert_allclose(features, whole, atol=1e-5)
 
 

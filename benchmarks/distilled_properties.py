@@ -1,0 +1,121 @@
+"""Does a student make the same matter as its teacher? MD of both, other random numbers, the same starts.
+
+- rdf, msd: pair distributions and self-diffusion (NVT, Langevin), as in water at 330 K.
+- lattice: cubed root of the volume per formula unit against temperature (NPT, 0 GPa), as of a metal.
+
+Run: python benchmarks/distilled_properties.py --teacher T --student S --head water --starts DATA --kelvin 330
+     python benchmarks/distilled_properties.py --teacher T --student S --head Mo --starts crystal.xyz \
+         --ensemble npt --kelvin 300,900,1500
+Trajectories are kept in OUT and gone on with; the result is OUT/result.json and a table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lamkit.data.frame import Frame
+from lamkit.stages import explore, parts, properties
+from lamkit.stages.dynamics import Dynamics
+from lamkit.stages.engine import enlarge, load_engine, read_frames
+
+
+def trajectories(args: argparse.Namespace, starts: list[Frame], dynamics: Dynamics) -> dict[str, list[Any]]:
+    """(temperature, row, frames) of every trajectory of teacher and student."""
+    found: dict[str, list[Any]] = {}
+    for name, path in (("teacher", args.teacher), ("student", args.student)):
+        engine = load_engine(str(path), args.head, None)
+        tasks = explore.plan(starts, args.kelvin, parts.seed_for(args.seed, name), prefix=name)
+        folder = args.out / name
+        rows = explore.run_tasks(tasks, engine, dynamics, folder, args.together)
+        found[name] = [
+            (task.temperature, row, parts.load_frames(folder / f"{task.name}.npz"))
+            for task, row in zip(tasks, rows, strict=True)
+        ]
+    return found
+
+
+def lattice(frames: Sequence[Frame]) -> tuple[float, float]:
+    """Cube root of the volume per atom in Å, and its error from blocks."""
+    edges = np.array([(abs(np.linalg.det(f.cell)) / len(f)) ** (1 / 3) for f in frames])
+    blocks = [b.mean() for b in np.array_split(edges, properties.BLOCKS)]
+    return float(edges.mean()), float(np.std(blocks, ddof=1) / np.sqrt(len(blocks)))
+
+
+def at_one_temperature(both: dict[str, list[list[Frame]]], interval: float, npt: bool) -> dict[str, Any]:
+    """Everything that is compared, of teacher and student at one temperature."""
+    result: dict[str, Any] = {}
+    rdf = {k: properties.pair_distributions(t) for k, t in both.items()}
+    msd = {k: properties.displacements(t, interval) for k, t in both.items()}
+    result["rdf_deviation"] = properties.worst(rdf["teacher"], rdf["student"])
+    result["msd_deviation"] = properties.worst(msd["teacher"], msd["student"])
+    for pair, curve in rdf["teacher"].items():
+        k = int(curve.mean.argmax())
+        other = rdf["student"][pair]
+        j = int(other.mean.argmax())
+        result[f"first peak {pair}"] = {
+            "teacher": [float(curve.x[k]), float(curve.mean[k]), float(curve.error[k])],
+            "student": [float(other.x[j]), float(other.mean[j]), float(other.error[j])],
+        }
+    for symbol in msd["teacher"]:
+        result[f"diffusion {symbol}"] = {k: properties.diffusion(c[symbol]) for k, c in msd.items()}
+    if npt:
+        result["edge per atom"] = {k: lattice([f for t in ts for f in t]) for k, ts in both.items()}
+    result["rdf"] = {
+        k: {p: [c.x.tolist(), c.mean.tolist(), c.error.tolist()] for p, c in curves.items()}
+        for k, curves in rdf.items()
+    }
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--teacher", type=Path, required=True)
+    parser.add_argument("--student", type=Path, required=True)
+    parser.add_argument("--head", required=True)
+    parser.add_argument("--starts", required=True)
+    parser.add_argument("--n-starts", type=int, default=1)
+    parser.add_argument("--atoms", type=int, default=1, help="repeat smaller cells until they have so many")
+    parser.add_argument("--kelvin", type=lambda t: [float(v) for v in t.split(",")], default=[300.0])
+    parser.add_argument("--ensemble", choices=["nvt", "npt"], default="nvt")
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--timestep", type=float, default=1.0)
+    parser.add_argument("--together", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("lamkit-properties"))
+    args = parser.parse_args()
+    source = read_frames(args.starts)
+    chosen = np.linspace(0, len(source) - 1, args.n_starts).round().astype(int)
+    starts = [enlarge(source.frame(int(i)), args.atoms) for i in chosen]
+    dynamics = Dynamics(
+        ensemble=args.ensemble, steps=args.steps, timestep=args.timestep, save_every=5,
+        equilibrate=args.steps // 5, barostat_time=500.0,
+    )  # fmt: skip
+    found = trajectories(args, starts, dynamics)
+    result: dict[str, Any] = {"steps": args.steps, "timestep": args.timestep, "n_atoms": len(starts[0])}
+    for kelvin in args.kelvin:
+        chosen_rows = {k: [(r, f) for t, r, f in rows if t == kelvin] for k, rows in found.items()}
+        stopped = {k: [r["stopped"] for r, _ in rows if r["stopped"]] for k, rows in chosen_rows.items()}
+        entry = {"stopped": stopped}
+        if not any(stopped.values()):
+            both = {k: [f for _, f in rows] for k, rows in chosen_rows.items()}
+            entry |= at_one_temperature(both, 5e-3 * args.timestep, args.ensemble == "npt")
+        result[f"{kelvin:g} K"] = entry
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "result.json").write_text(json.dumps(result, indent=1))
+    shown = {
+        k: v if not isinstance(v, dict) else {n: w for n, w in v.items() if n != "rdf"}
+        for k, v in result.items()
+    }
+    print(json.dumps(shown, indent=1))
+
+
+if __name__ == "__main__":
+    main()
