@@ -24,9 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, object]:
     """Print the picture; with --json the stages in order and the edges."""
-    from lamkit.workflow import graph, spec
+    from lamkit.workflow import graph, picture, spec
 
-    built = graph.build(spec.load(presets.find("workflows", args.workflow)), STAGES)
+    source = spec.load(presets.find("workflows", args.workflow))
+    built = graph.build(source, STAGES)
     if not args.json:
-        print(graph.text(built) if args.text else graph.mermaid(built))
+        print((picture.text if args.text else picture.mermaid)(built, source))
     return {"stages": graph.order(built), "edges": [list(edge) for edge in built.edges]}

@@ -50,10 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--force", action="store_true", help="run every stage, up to date or not")
     parser.add_argument(
-        "--jobs", "-j", type=int, default=1, metavar="N",
-        help="independent stages at a time (default 1: a training stage uses all cores by itself)",
+        "--jobs", "-j", type=int, default=0, metavar="N",
+        help="independent stages at a time (default: as the cores suffice; a training uses up to 8 by itself)",
     )  # fmt: skip
-    parser.add_argument("--on", default="local", metavar="WHERE", help="where stages run: local")
+    parser.add_argument(
+        "--on", default="local", metavar="FILE",
+        help="cluster file: label, explore and train stages go to Slurm, PBS, LSF, SSH (`lamkit schema cluster`)",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, help="seed for every stage that has one")
     parser.add_argument(
         "--device", choices=["CPU", "GPU", "Ascend"], help="device for every stage that has one"
@@ -65,8 +68,8 @@ def run(args: argparse.Namespace) -> int:
     """Plan, run (or only show the plan), and tell how it ended."""
     from lamkit.workflow import execute, spec
 
-    if args.jobs < 1:
-        raise UserError(f"--jobs {args.jobs}: must be at least 1")
+    if args.jobs < 0:
+        raise UserError(f"--jobs {args.jobs}: must be at least 1, or 0 for as many as the cores suffice")
     source = spec.load(presets.find("workflows", args.workflow), args.overrides)
     folder = Path(args.out or source.workflow.name)
     settings = _settings(args)
@@ -134,7 +137,8 @@ def _again(args: argparse.Namespace) -> str:
         ("--out", [args.out]),
         ("--set", args.overrides),
         ("--only", args.only),
-        ("--jobs", [args.jobs if args.jobs > 1 else None]),
+        ("--jobs", [args.jobs or None]),
+        ("--on", [args.on if args.on != "local" else None]),
         ("--seed", [args.seed]),
         ("--device", [args.device]),
     ):

@@ -22,6 +22,7 @@ MODELS: dict[str, str] = {
     "student": "lamkit.model.config:TrunkConfig",
     "train": "lamkit.train.config:TrainConfig",
     "workflow": "lamkit.workflow.spec:Workflow",
+    "cluster": "lamkit.workflow.cluster:File",
 }
 
 EPILOG = """examples:

@@ -1,64 +1,48 @@
-"""The doing: start what is ready, note how it ends, let only the descendants of a failure wait.
-
-``run`` is the whole of ``lamkit run``; ``preview`` is its ``--dry-run``.
-"""
+"""The whole of ``lamkit run`` (``run``) and of its ``--dry-run`` (``preview``)."""
 
 from __future__ import annotations
 
-import signal
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import networkx as nx
-
 from lamkit import __version__, config
-from lamkit.console import duration
-from lamkit.errors import UserError, suggest
+from lamkit.errors import UserError
 from lamkit.lock import Lock
 from lamkit.workflow import folder as stage_folder
 from lamkit.workflow import hashing, journal, plan
 from lamkit.workflow.bell import Bell
+from lamkit.workflow.cluster import Cluster, ClusterWorker, read_cluster
 from lamkit.workflow.journal import Journal
-from lamkit.workflow.local import STOPPED, Ending, LocalWorker
-from lamkit.workflow.plan import Choice, Plan, Task
-from lamkit.workflow.screen import Screen, last_line
+from lamkit.workflow.local import LocalWorker
+from lamkit.workflow.plan import Choice, Plan
+from lamkit.workflow.running import REDRAW_SECONDS, LoopEnd, Outcome, Run, Worker, resting
+from lamkit.workflow.screen import Screen
 from lamkit.workflow.spec import Source, fill
+from lamkit.workflow.task import Task
+from lamkit.workflow.unroll import LOOP
 
 WORKFLOW, HASHES = "workflow.yaml", ".hashes.json"
-# Where stages can run: name of `--on` → (folder of the stage, descriptor of the lock) -> worker
-LOCATIONS: dict[str, Callable[[Path, int], LocalWorker]] = {"local": LocalWorker}
-# After Ctrl-C a stage has this long to save itself, and after SIGTERM this long to end.
-GRACE_SECONDS, TERM_SECONDS = 30.0, 5.0
-_REDRAW_SECONDS = 0.5
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a stage.
-
-    Attributes:
-        state: ``up to date``, ``done``, ``failed``, ``skipped``, ``interrupted`` or ``not chosen``.
-        seconds: Time it took in this run.
-        reason: Why it failed, or why it was not run.
-        fault: Of a failure: ``user`` (the input is wrong), ``error`` or ``signal``.
-    """
-
-    state: str
-    seconds: float | None = None
-    reason: str = ""
-    fault: str = ""
+LOCAL = "local"
+# Starts a stage on this machine: (its folder, descriptor of the lock, cores) -> worker
+START: Callable[[Path, int, list[int]], Worker] = LocalWorker
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to run: chosen stages, how many at once, where, and options common to all stages."""
+    """How to run.
+
+    Attributes:
+        choice: Chosen stages.
+        jobs: How many at once; 0: as the cores suffice.
+        on: Where: ``local``, or a cluster file.
+        common: Options common to all stages.
+    """
 
     choice: Choice = field(default_factory=Choice)
-    jobs: int = 1
+    jobs: int = 0
     on: str = "local"
     common: Mapping[str, Any] = field(default_factory=dict)
 
@@ -72,7 +56,7 @@ def preview(
     cache: hashing.HashCache | None = None,
 ) -> Plan:
     """The plan, with nothing run and nothing written."""
-    _check_location(settings.on)
+    cluster_of(settings)  # mistakes in it are told now
     records = journal.fold(journal.read(folder / journal.NAME))
     cache = cache or hashing.HashCache(folder / HASHES)
     return plan.make(
@@ -100,17 +84,18 @@ def run(source: Source, folder: Path, stages: Mapping[str, str], settings: Setti
         preview(source, folder, stages, settings, cache=cache)
         folder.mkdir(parents=True)
     with Lock(folder) as lock:
-        stage_folder.sweep(folder)
         log = Journal(folder)
         try:
             todo = preview(source, folder, stages, settings, cache=cache)
+            stage_folder.sweep(folder / name for name in todo.tasks)
+            _claim_loops(todo, folder)
             for name in todo.to_run:
                 stage_folder.refuse_foreign(folder / name)
             cache.save()
             _copy_workflow(source, folder)
             _adopt(todo, folder, log)
             if not todo.to_run:
-                return {name: _resting(decision) for name, decision in todo.decisions.items()}
+                return {name: resting(decision) for name, decision in todo.decisions.items()}
             command = ["lamkit", *sys.argv[1:]]
             log.write(
                 "run",
@@ -125,16 +110,29 @@ def run(source: Source, folder: Path, stages: Mapping[str, str], settings: Setti
 
 
 def _carry_out(todo: Plan, folder: Path, settings: Settings, log: Journal, lock: int) -> dict[str, Outcome]:
+    cluster = cluster_of(settings)
+
+    def start(task: Task, home: Path, cores: list[int]) -> Worker:
+        if cluster is not None and (kind := cluster.kind_of(task.stage)):
+            return ClusterWorker(home, lock, cluster.path, kind)
+        return START(home, lock, cores)
+
+    def elsewhere(task: Task) -> bool:
+        return cluster is not None and cluster.kind_of(task.stage) is not None
+
     with Screen() as screen, Bell() as bell:
-        n_all, n_run = len(todo.tasks), len(todo.to_run)
+        n_run = sum(not _only_perhaps(todo, name) for name in todo.to_run)
         screen.say(
-            f"{n_run} of {n_all} stages to run in {folder}; all output is in <stage>/{stage_folder.LOG}"
+            f"{n_run} of {len(todo.tasks)} stages to run in {folder}; "
+            f"all output is in <stage>/{stage_folder.LOG}"
         )
-        run = _Run(todo, folder, settings, log, lock, screen)
+        run = Run(todo, folder, settings.jobs, log, screen, start, elsewhere)
         try:
             while run.active:
                 run.start_ready()
-                bell.wait(_REDRAW_SECONDS)
+                bell.wait(
+                    0.0 if any(isinstance(w, LoopEnd) for w in run.running.values()) else REDRAW_SECONDS
+                )
                 run.settle()
                 if bell.stops:
                     run.stop(bell)
@@ -143,18 +141,42 @@ def _carry_out(todo: Plan, folder: Path, settings: Settings, log: Journal, lock:
         return {name: run.outcomes[name] for name in todo.tasks}
 
 
-def _check_location(name: str) -> None:
-    if name not in LOCATIONS:
-        raise UserError(
-            f"--on {name}: stages run on this machine only (--on local); clusters come later."
-            f"{suggest(name, LOCATIONS)}"
-        )
+def cluster_of(settings: Settings) -> Cluster | None:
+    """Where stages are sent, None for this machine.
+
+    Raises:
+        UserError: mistakes in the cluster file.
+    """
+    return None if settings.on == LOCAL else read_cluster(Path(settings.on))
+
+
+def _only_perhaps(todo: Plan, name: str) -> bool:
+    """Whether a stage belongs to a round that may not come."""
+    node = todo.graph.nodes[name]["node"]
+    before = todo.loops.names(node.loop, node.round - 1) if node.round > 1 else []
+    return any(todo.decisions[other].runs for other in before)
+
+
+def _claim_loops(todo: Plan, folder: Path) -> None:
+    """Make the folders of loops known as ours before a stage inside of them is run."""
+    for name in (n for n in todo.to_run if todo.tasks[n].stage == LOOP):
+        note = stage_folder.read_json(folder / name / stage_folder.STAGE)
+        if note and note.get("stage") != LOOP:  # once a stage had this name
+            stage_folder.clear(folder / name)
+        if not (folder / name).exists():
+            stage_folder.write_json(folder / name / stage_folder.STAGE, {"id": name, "stage": LOOP})
 
 
 def _copy_workflow(source: Source, folder: Path) -> None:
     """The workflow as it was run, overrides included, for ``status`` and ``report``."""
-    names = {**source.places, **{name: f"${{{name}}}" for name in source.workflow.stages}}
-    config.write_yaml(folder / WORKFLOW, fill(config.dump(source.workflow), names))
+    config.write_yaml(folder / WORKFLOW, fill(config.dump(source.workflow), _Places(source.places)))
+
+
+class _Places(dict[str, str]):
+    """Meanings of the places; every other reference stays as it is."""
+
+    def __missing__(self, name: str) -> str:
+        return f"${{{name}}}"
 
 
 def _adopt(todo: Plan, folder: Path, log: Journal) -> None:
@@ -163,131 +185,6 @@ def _adopt(todo: Plan, folder: Path, log: Journal) -> None:
         if decision.adopt:
             seconds = stage_folder.read_json(folder / name / stage_folder.PRODUCTS)["seconds"]
             log.write("done", stage=name, key=todo.tasks[name].key, seconds=seconds)
-
-
-def _resting(decision: plan.Decision) -> Outcome:
-    return Outcome(decision.why if decision.why == "up to date" else "not chosen", reason=decision.why)
-
-
-class _Run:
-    """State of one run: who waits for whom, who runs, how they ended."""
-
-    def __init__(
-        self, todo: Plan, folder: Path, settings: Settings, log: Journal, lock: int, screen: Screen
-    ) -> None:
-        self.todo, self.folder, self.settings = todo, folder, settings
-        self.log, self.lock, self.screen = log, lock, screen
-        self.running: dict[str, LocalWorker] = {}
-        self.outcomes = {name: _resting(d) for name, d in todo.decisions.items() if not d.runs}
-        waiting = todo.graph.subgraph(todo.to_run)
-        self.blocked = {name: waiting.in_degree(name) for name in todo.to_run}
-        self.waiting = waiting
-        self.ready = [name for name in todo.to_run if not self.blocked[name]]
-
-    @property
-    def active(self) -> bool:
-        return bool(self.running or self.ready)
-
-    def start_ready(self) -> None:
-        """Start stages as long as there are places and stages whose inputs are there."""
-        while self.ready and len(self.running) < self.settings.jobs:
-            name = self.ready.pop(0)
-            task, decision = self.todo.tasks[name], self.todo.decisions[name]
-            _prepare(task, self.folder / name, decision.resume)
-            self.log.write("start", stage=name, key=task.key, resume=decision.resume, reason=decision.why)
-            self.screen.say(f"{name}: {'goes on' if decision.resume else 'starts'} ({decision.why})")
-            self.running[name] = LOCATIONS[self.settings.on](self.folder / name, self.lock)
-
-    def settle(self) -> None:
-        """Look at the running stages and note those that ended."""
-        for name, worker in list(self.running.items()):
-            ending = worker.ended()
-            if ending is not None:
-                del self.running[name]
-                self._end(name, ending)
-        self.screen.show({name: (w.seconds, w.folder) for name, w in self.running.items()})
-
-    def _end(self, name: str, ending: Ending) -> None:
-        if not ending.fault:
-            self.log.write("done", stage=name, key=self.todo.tasks[name].key, seconds=ending.seconds)
-            self.outcomes[name] = Outcome("done", ending.seconds)
-            self.screen.say(
-                f"{name}: done in {duration(ending.seconds)}  {last_line(self.folder / name)}".rstrip()
-            )
-            self._release(name)
-            return
-        state = "interrupted" if ending.fault == STOPPED else "failed"
-        self.log.write(state, stage=name, seconds=ending.seconds, reason=ending.message, fault=ending.fault)
-        self.outcomes[name] = Outcome(state, ending.seconds, ending.message, ending.fault)
-        more = "" if ending.fault == "user" else f" (output: {self.folder / name / stage_folder.LOG})"
-        self.screen.say(f"{name}: {state}: {ending.message}{more}", level=40 if state == "failed" else 20)
-        self._skip_descendants(name)
-
-    def _release(self, name: str) -> None:
-        for other in self.waiting.successors(name):
-            self.blocked[other] -= 1
-            if not self.blocked[other] and other not in self.outcomes:
-                self.ready.append(other)
-        self.ready.sort(key=self.todo.to_run.index)
-
-    def _skip_descendants(self, name: str) -> None:
-        for other in nx.descendants(self.waiting, name):
-            if other not in self.outcomes:
-                reason = f"{name} {self.outcomes[name].state}"
-                self.outcomes[other] = Outcome("skipped", reason=reason)
-                self.log.write("skipped", stage=other, reason=reason)
-
-    def stop(self, bell: Bell) -> None:
-        """End all workers: SIGINT and time to save, SIGTERM, SIGKILL; a second Ctrl-C kills at once."""
-        stops = bell.stops
-        self.ready.clear()
-        if self.running:
-            names = ", ".join(self.running)
-            self.screen.say(f"stopping {names}: up to {GRACE_SECONDS:.0f} s to save (Ctrl-C again: at once)")
-        for number, seconds in ((signal.SIGINT, GRACE_SECONDS), (signal.SIGTERM, TERM_SECONDS)):
-            for worker in self.running.values():
-                worker.signal(number)
-            deadline = time.monotonic() + seconds
-            while self.running and bell.stops == stops and time.monotonic() < deadline:
-                bell.wait(_REDRAW_SECONDS)
-                self._settle_stopped()
-        self.kill()
-        self._settle_stopped()
-        for name in self.todo.to_run:
-            self.outcomes.setdefault(name, Outcome("interrupted", reason="not started: the run was stopped"))
-
-    def kill(self) -> None:
-        """End all workers now and wait until they are gone."""
-        for worker in self.running.values():
-            worker.signal(signal.SIGKILL)
-        for worker in self.running.values():
-            worker.wait()
-
-    def _settle_stopped(self) -> None:
-        for name, worker in list(self.running.items()):
-            ending = worker.ended()
-            if ending is not None:
-                del self.running[name]
-                if ending.fault:  # whatever it says now, it was we who stopped it
-                    ending = Ending(STOPPED, "stopped", ending.seconds)
-                self._end(name, ending)
-        self.ready.clear()
-
-
-def _prepare(task: Task, folder: Path, resume: bool) -> None:
-    """Make the folder ready; done before the start is journalled, so that a crash leaves no mixture."""
-    if not resume:
-        stage_folder.clear(folder)
-    folder.mkdir(exist_ok=True)
-    for old in (stage_folder.ERROR, stage_folder.PRODUCTS):
-        (folder / old).unlink(missing_ok=True)
-    stage_folder.write_json(
-        folder / stage_folder.STAGE,
-        {
-            "id": task.id, "stage": task.stage, "module": task.module, "key": task.key, "resume": resume,
-            "options": task.options, "identity": task.identity,
-        },
-    )  # fmt: skip
 
 
 def exit_code(outcomes: Sequence[Outcome]) -> int:

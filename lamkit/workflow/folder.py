@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +72,18 @@ def refuse_foreign(folder: Path) -> None:
     Raises:
         UserError: ``folder`` holds something, and no stage wrote it.
     """
-    if folder.is_dir() and ((folder / STAGE).is_file() or not any(folder.iterdir())):
+    if folder.is_dir() and ((folder / STAGE).is_file() or not any(map(_foreign, folder.iterdir()))):
         return
     if folder.exists():
         raise UserError(
             f"{folder}: exists, and no workflow made it; the stage '{folder.name}' would replace it. "
             "Give another folder with --out, or rename it."
         )
+
+
+def _foreign(path: Path) -> bool:
+    """Whether a file in a folder without ``stage.json`` is more than the half of it that a crash left."""
+    return not (path.name.startswith(f".{STAGE}.") and path.suffix == ".tmp")
 
 
 def clear(folder: Path) -> None:
@@ -101,7 +107,8 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(trash)
 
 
-def sweep(workflow_folder: Path) -> None:
-    """Remove what a crash in the middle of :func:`clear` left behind."""
-    for trash in [*workflow_folder.glob(f"{_TRASH}*"), *workflow_folder.glob(f"{PREVIOUS}/{_TRASH}*")]:
-        shutil.rmtree(trash)
+def sweep(folders: Iterable[Path]) -> None:
+    """Remove what a crash in the middle of :func:`clear` left behind beside these folders."""
+    for parent in {folder.parent for folder in folders}:
+        for trash in [*parent.glob(f"{_TRASH}*"), *parent.glob(f"{PREVIOUS}/{_TRASH}*")]:
+            shutil.rmtree(trash)

@@ -1,4 +1,4 @@
-"""The graph of a workflow: its edges, its order, the checks on both, and pictures of it."""
+"""The graph of a workflow: its edges, its order, and the checks on both."""
 
 from __future__ import annotations
 
@@ -7,59 +7,80 @@ from collections.abc import Mapping
 import networkx as nx
 
 from lamkit.errors import UserError, suggest
+from lamkit.workflow import unroll
 from lamkit.workflow.spec import PLACES, Source, references
+from lamkit.workflow.unroll import LOOP, Node
 
 
 def build(source: Source, stages: Mapping[str, str]) -> nx.DiGraph:
     """Directed graph, an edge from each stage to the stages that wait for it.
 
-    A node carries ``stage`` (name); an edge carries ``reads`` (True: products are read, False: only
-    an order asked for by ``after``).
+    A graph node carries ``node`` (:class:`lamkit.workflow.unroll.Node`) and ``stage`` (name); an edge carries
+    ``reads`` (True: products are read, False: only an order, asked for by ``after`` or by a loop).
 
     Raises:
         UserError: unknown stage name, unknown id in ``${...}`` or ``after``, or a cycle.
     """
+    nodes = unroll.nodes(source)
     graph = nx.DiGraph()
-    for name, spec in source.workflow.stages.items():
-        graph.add_node(name, stage=spec.stage)
-    problems = [*_unknown_stages(source, stages), *_add_edges(graph, source)]
+    for name, node in nodes.items():
+        graph.add_node(name, node=node, stage=node.stage)
+    problems = [*_unknown_stages(source, nodes, stages), *_add_edges(graph, source, nodes)]
     if problems:
         raise UserError("\n".join(problems))
     _check_cycles(graph, source)
+    _order_rounds(graph, source)
     return graph
 
 
-def _unknown_stages(source: Source, stages: Mapping[str, str]) -> list[str]:
+def _unknown_stages(source: Source, nodes: Mapping[str, Node], stages: Mapping[str, str]) -> list[str]:
     return [
-        f"{source.where('stages', name, 'stage')}: no stage '{spec.stage}'.{suggest(spec.stage, stages)} "
+        f"{source.where(*node.place, 'stage')}: no stage '{node.stage}'.{suggest(node.stage, stages)} "
         f"Known: {', '.join(stages)}"
-        for name, spec in source.workflow.stages.items()
-        if spec.stage not in stages
+        for node in nodes.values()
+        if node.stage not in stages and node.stage != LOOP and node.round <= 1
     ]
 
 
-def _add_edges(graph: nx.DiGraph, source: Source) -> list[str]:
-    known = list(source.workflow.stages)
+def _add_edges(graph: nx.DiGraph, source: Source, nodes: Mapping[str, Node]) -> list[str]:
+    known = [*source.workflow.stages, *PLACES]
     problems = []
-    for name, spec in source.workflow.stages.items():
-        for i, other in enumerate(spec.after):
-            if other not in known:
-                where = source.where("stages", name, "after", i)
+    for name, node in nodes.items():
+        for i, other in enumerate(node.after):
+            if other not in nodes:
+                where = source.where(*node.place, "after", i)
                 problems.append(f"{where}: after: no stage '{other}'.{suggest(other, known)}")
             else:
                 graph.add_edge(other, name, reads=False)
-        for place, other in references(spec.options):
-            if other in PLACES:
+        for place, other in references(node.options):
+            if other in PLACES or node.stage == LOOP:
                 continue
-            if other not in known:
-                where = source.where("stages", name, "with", *place)
+            if other not in nodes:
+                where = source.where(*node.place, "with", *place)
                 problems.append(
-                    f"{where}: no stage '{other}' for ${{{other}}}.{suggest(other, [*known, *PLACES])} "
-                    f"Known: {', '.join([*known, *PLACES])}"
+                    f"{where}: no stage '{other}' for ${{{other}}}.{suggest(other, known)} "
+                    f"Known: {', '.join(known)}"
                 )
             else:
                 graph.add_edge(other, name, reads=True)
     return problems
+
+
+def _order_rounds(graph: nx.DiGraph, source: Source) -> None:
+    """A round waits for the whole of the one before, and a loop's own node for all rounds."""
+    for name, entry in source.workflow.stages.items():
+        if entry.loop is None:
+            continue
+        before: list[str] = []
+        for number in range(1, entry.loop.max_rounds + 1):
+            now = [unroll.node_id(name, number, inner) for inner in entry.loop.stages]
+            inside = graph.subgraph(now)
+            firsts = [n for n in now if not inside.in_degree(n)]
+            for edge in ((a, b) for a in before for b in firsts):
+                if edge not in graph.edges:
+                    graph.add_edge(*edge, reads=False)
+            before = [n for n in now if not inside.out_degree(n)]
+            graph.add_edges_from(((n, name) for n in before), reads=False)
 
 
 def _check_cycles(graph: nx.DiGraph, source: Source) -> None:
@@ -67,7 +88,7 @@ def _check_cycles(graph: nx.DiGraph, source: Source) -> None:
         return
     chain = [edge[0] for edge in nx.find_cycle(graph)]
     raise UserError(
-        f"{source.where('stages', chain[0])}: the stages wait for each other in a circle:\n"
+        f"{source.where(*graph.nodes[chain[0]]['node'].place)}: the stages wait for each other in a circle:\n"
         f"  {' → '.join([*chain, chain[0]])}\n"
         "Take one of the references out."
     )
@@ -82,30 +103,3 @@ def order(graph: nx.DiGraph) -> list[str]:
 def inputs(graph: nx.DiGraph, name: str) -> list[str]:
     """Stages whose products ``name`` reads (``after`` is only an order)."""
     return [other for other in graph.predecessors(name) if graph.edges[other, name]["reads"]]
-
-
-def mermaid(graph: nx.DiGraph) -> str:
-    """The graph in Mermaid's words, which GitHub and many editors draw."""
-    numbers = {name: f"s{i}" for i, name in enumerate(order(graph))}
-    lines = ["flowchart TD"]
-    for name, number in numbers.items():
-        kind = graph.nodes[name]["stage"]
-        label = name if name == kind else f"{name}<br/><i>{kind}</i>"
-        lines.append(f'    {number}["{label}"]')
-    for name, number in numbers.items():
-        for other in graph.successors(name):
-            arrow = "-->" if graph.edges[name, other]["reads"] else "-.->"
-            lines.append(f"    {number} {arrow} {numbers[other]}")
-    return "\n".join(lines)
-
-
-def text(graph: nx.DiGraph) -> str:
-    """The graph as lines in the order of the run; the further in, the more stages must be over before."""
-    depth = {name: d for d, layer in enumerate(nx.topological_generations(graph)) for name in layer}
-    lines = []
-    for name in order(graph):
-        kind = graph.nodes[name]["stage"]
-        label = name if name == kind else f"{name} ({kind})"
-        waits = ", ".join(graph.predecessors(name))
-        lines.append(f"{'  ' * depth[name]}{label}{f'  ← {waits}' if waits else ''}")
-    return "\n".join(lines)

@@ -6,6 +6,7 @@ import glob
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,25 @@ class HashCache:
         if time.time_ns() - facts.st_mtime_ns > _SETTLED_NS:
             self._known[str(path)] = [*stamp, value]
             self._changed = True
+        return value
+
+    def remember(self, path: Path, what: str, compute: Callable[[], Any]) -> Any:
+        """Something else that follows from a file's contents alone, computed again when the file changes.
+
+        Args:
+            path: The file.
+            what: Name of it.
+            compute: Returns it, as plain data.
+        """
+        facts = path.stat()
+        stamp = [facts.st_size, facts.st_mtime_ns, facts.st_ino]
+        name = f"{path}#{what}"
+        known = self._known.get(name)
+        if known is not None and known[:3] == stamp:
+            return known[3]
+        value = compute()
+        self._known[name] = [*stamp, value]
+        self._changed = True
         return value
 
     def save(self) -> None:

@@ -1,27 +1,31 @@
 """What decides about the result of a stage, as plain data without any place: its hash is the stage's key.
 
 That is its name, its resolved options, the contents of the files it reads, the heads it names, the keys of
-the stages whose products it reads, and LAMKit's version. Where files lie is not part of it.
+the stages whose products it reads, and the code that does it (:mod:`lamkit.workflow.code`). Where files lie
+is not part of it, nor is LAMKit's version number: code that has not changed gives the same result.
 """
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lamkit import __version__, config
-from lamkit.workflow import hashing
+from lamkit import config
+from lamkit.workflow import code, hashing
 from lamkit.workflow.spec import PLACES
 
 RESUME = "resume"
-# The worker says so to the stage; it changes nothing about the result, so it is not part of the key.
+# The worker says so to the stage; it changes nothing about the result, so it is not part of the key. The same
+# holds for options that a stage's module names in LOCAL (how many at once, how long to wait).
 _NOT_IN_KEY = (RESUME,)
 
 
 def of(
     stage: str,
+    module: str,
     options: config.Model,
     places: Mapping[str, str],
     upstream: Mapping[str, str],
@@ -32,6 +36,7 @@ def of(
 
     Args:
         stage: Name of the stage.
+        module: Its module.
         options: Its options, references filled in.
         places: Meaning of every ``${name}`` that may stand in them.
         upstream: Stage id → key, of the stages whose products are read.
@@ -44,14 +49,15 @@ def of(
     products = tuple(place for name, place in places.items() if name not in PLACES)
     outside = [text for text in dict.fromkeys(config.input_paths(options)) if not _lies_in(text, products)]
     bare = _bare_names(outside)
-    plain = {key: value for key, value in config.dump(options).items() if key not in _NOT_IN_KEY}
+    local = (*_NOT_IN_KEY, *getattr(importlib.import_module(module), "LOCAL", ()))
+    plain = {key: value for key, value in config.dump(options).items() if key not in local}
     return {
         "stage": stage,
         "options": _without_places(plain, places, bare),
         "inputs": {bare[text]: hashing.contents(text, cache) for text in outside},
         "heads": _heads_named(plain, heads, cache),
         "upstream": dict(upstream),
-        "version": __version__,
+        "code": code.of(module, cache),
     }
 
 

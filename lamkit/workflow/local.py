@@ -10,9 +10,11 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import lamkit
 from lamkit.workflow import folder as stage_folder
+from lamkit.workflow.cores import environment
 
 # Fault of a stage that ended: its own kind of failure, or "stopped" for one that was asked to stop.
 STOPPED = "stopped"
@@ -33,11 +35,15 @@ class LocalWorker:
     Args:
         folder: The stage's folder; ``stage.json`` is written.
         lock: Descriptor of the workflow folder's lock, inherited.
+        cores: Cores that it may use; empty for all.
     """
 
-    def __init__(self, folder: Path, lock: int) -> None:
-        self.folder = folder
+    module = "lamkit.workflow.worker"
+
+    def __init__(self, folder: Path, lock: int, cores: list[int]) -> None:
+        self.folder, self.cores = folder, cores
         self._start = time.monotonic()
+        threads = environment(len(cores)) if cores else {}
         # -P keeps files of the user's working folder (select.py, queue.py, ...) from hiding Python's own
         safe = ["-P"] if sys.version_info >= (3, 11) else []
         home = str(Path(lamkit.__file__).resolve().parent.parent)
@@ -49,10 +55,11 @@ class LocalWorker:
                     sys.executable,
                     *safe,
                     "-m",
-                    "lamkit.workflow.worker",
+                    self.module,
                     str(folder),
                     str(os.getpid()),
                     str(lock),
+                    *self.more(),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -61,11 +68,20 @@ class LocalWorker:
                 # Ctrl-C on the terminal reaches only us; we tell the workers.
                 start_new_session=True,
                 env={
+                    **threads,
                     **os.environ,
                     "PYTHONUNBUFFERED": "1",
                     "PYTHONPATH": os.pathsep.join(filter(None, paths)),
                 },
             )
+
+    def more(self) -> list[str]:
+        """Further arguments of the process."""
+        return [",".join(map(str, self.cores))]
+
+    def news(self) -> dict[str, Any] | None:
+        """Nothing that the journal must know."""
+        return None
 
     @property
     def seconds(self) -> float:
@@ -94,14 +110,15 @@ class LocalWorker:
         if code == 130:
             return Ending(STOPPED, "stopped", seconds)
         if code < 0:
-            return Ending("signal", _signal_words(-code), seconds)
+            return Ending("signal", signal_words(-code), seconds)
         error = stage_folder.read_json(self.folder / stage_folder.ERROR)
         if error:
             return Ending(error["fault"], error["message"], seconds)
         return Ending("error", f"the process ended with code {code} before it could say why", seconds)
 
 
-def _signal_words(number: int) -> str:
+def signal_words(number: int) -> str:
+    """How a process was killed, in words."""
     name = signal.Signals(number).name
     hint = {"SIGKILL": ", often because memory ran out", "SIGSEGV": ", a crash in compiled code"}.get(
         name, ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,12 @@ from lamkit.workflow import folder as stage_folder
 from lamkit.workflow import graph as graphs
 from lamkit.workflow import hashing
 from lamkit.workflow.journal import Record
+from lamkit.workflow.loops import Loops
 from lamkit.workflow.spec import Source
 from lamkit.workflow.task import Task, make_all
+from lamkit.workflow.unroll import LOOP, Node
+
+NOT_NEEDED = "not needed: the loop was over before"
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,9 @@ class Plan:
     """Tasks and decisions by stage id, in the order of the graph."""
 
     graph: nx.DiGraph
-    tasks: dict[str, Task] = field(default_factory=dict)
-    decisions: dict[str, Decision] = field(default_factory=dict)
+    tasks: dict[str, Task]
+    decisions: dict[str, Decision]
+    loops: Loops
 
     @property
     def to_run(self) -> list[str]:
@@ -85,23 +90,73 @@ def make(
         UserError: everything that is wrong with the graph or with any stage's options.
     """
     graph = graphs.build(source, stages)
-    _check_choice(choice, source)
+    choice = _spelt_out(choice, source, graph)
     tasks = make_all(graph, source, folder.resolve(), stages, common, cache)
+    loops = Loops(source, folder)
     decisions: dict[str, Decision] = {}
     forced = _forced(graph, choice)
     for name, task in tasks.items():
-        inputs = graphs.inputs(graph, name)
-        decisions[name] = _decide(task, folder / name, records, inputs, decisions, forced)
-    return Plan(graph, tasks, _narrow(graph, decisions, choice.only))
+        node, inputs = graph.nodes[name]["node"], graphs.inputs(graph, name)
+        if node.round > 1 and _over(node, loops, decisions, records):
+            decisions[name] = Decision(False, NOT_NEEDED)
+        elif task.stage == LOOP:
+            decisions[name] = _decide_loop(task, folder / name, records, decisions, name in forced)
+        else:
+            decisions[name] = _decide(task, folder / name, records, inputs, decisions, forced)
+    return Plan(graph, tasks, _narrow(graph, decisions, choice.only), loops)
 
 
-def _check_choice(choice: Choice, source: Source) -> None:
+def _over(node: Node, loops: Loops, decisions: Mapping[str, Decision], records: Mapping[str, Record]) -> bool:
+    """Whether a loop is known to be over before the round of ``node``."""
+    before = loops.names(node.loop, node.round - 1)
+    if any(decisions[name].why == NOT_NEEDED for name in before):
+        return True
+    if any(decisions[name].runs for name in before):
+        return False
+    return loops.verdict(node.loop, node.round - 1, loops.seconds(node.loop, node.round - 1, records)).stop
+
+
+def _decide_loop(
+    task: Task, folder: Path, records: Mapping[str, Record], decisions: Mapping[str, Decision], forced: bool
+) -> Decision:
+    """The end of a loop is made again whenever a stage of it runs, or another round is the last."""
+    running = [name for name, d in decisions.items() if d.runs and name.startswith(f"{task.id}/")]
+    record = records.get(task.id)
+    if forced:
+        return Decision(True, "asked for", resume=True)
+    if record is None or record.began < 0:
+        return Decision(True, "never run", resume=True)
+    if running:
+        return Decision(True, f"upstream {running[0]} will run", resume=True)
+    last = max(
+        (name for name, d in decisions.items() if name.startswith(f"{task.id}/") and d.why != NOT_NEEDED),
+        key=lambda name: int(name.split("/")[1]),
+    ).split("/")[1]
+    rounds = stage_folder.read_json(folder / stage_folder.RESULT).get("n_rounds")
+    if record.key != task.key or rounds != int(last) or record.finished is None:
+        return Decision(True, f"round {last} is the last now", resume=True)
+    damage = stage_folder.damage(folder, task.key)
+    return Decision(True, damage, resume=True) if damage else Decision(False, "up to date")
+
+
+def _spelt_out(choice: Choice, source: Source, graph: nx.DiGraph) -> Choice:
+    """The choice with all stages of a loop in place of the loop.
+
+    Raises:
+        UserError: a name that is no stage.
+    """
     known = source.workflow.stages
     for name in (*choice.only, *choice.start):
-        if name not in known:
+        if name not in graph:
             raise UserError(
                 f"{source.path}: no stage '{name}'.{suggest(name, known)} Known: {', '.join(known)}"
             )
+
+    def inside(names: tuple[str, ...]) -> tuple[str, ...]:
+        loops = [name for name in names if name in known and known[name].loop]
+        return (*names, *(n for loop in loops for n in graph if n.startswith(f"{loop}/")))
+
+    return replace(choice, only=inside(choice.only), start=inside(choice.start))
 
 
 def _forced(graph: nx.DiGraph, choice: Choice) -> set[str]:
@@ -170,8 +225,13 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     for name, key in new["upstream"].items():
         if old["upstream"].get(name) != key:
             return f"upstream {name} changed"
-    if old["version"] != new["version"]:
-        return f"lamkit version changed {old['version']} → {new['version']}"
+    for name, value in new["code"].items():
+        if old.get("code", {}).get(name) != value:
+            return (
+                f"the code of {name} changed"
+                if "code" in old
+                else "made by a LAMKit that kept no code hashes"
+            )
     return "what it depends on changed"
 
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lamkit import lock
 from lamkit.errors import UserError
 from lamkit.workflow import execute, graph, journal, spec
+from lamkit.workflow import folder as stage_folder
 from lamkit.workflow.journal import Event, Record
+from lamkit.workflow.loops import Loops
 from lamkit.workflow.screen import last_line
+from lamkit.workflow.unroll import LOOP, Node
 
 
 @dataclass(frozen=True)
@@ -43,15 +48,34 @@ def read(folder: Path) -> list[Standing]:
             f"{folder}: not a workflow folder (no {journal.NAME}); `lamkit run WORKFLOW --out DIR` makes one"
         )
     source = spec.load(folder / execute.WORKFLOW)
-    names = {stage.stage: "" for stage in source.workflow.stages.values()}
+    built = graph.build(source, {stage.stage: "" for stage in _stages(source)})
     alive = lock.held(folder)
     events = journal.read(folder / journal.NAME)
     records = journal.fold(events)
     waiting = _waiting(events) if alive else set()
+    loops = Loops(source, folder)
+    nodes = [built.nodes[name]["node"] for name in graph.order(built)]
+    begun = {(node.loop, node.round) for node in nodes if node.id in records}
     return [
-        _standing(name, source.workflow.stages[name].stage, records.get(name), folder, alive, name in waiting)
-        for name in graph.order(graph.build(source, names))
+        _standing(node, records.get(node.id), folder, alive, node.id in waiting, loops)
+        for node in nodes
+        if node.round <= 1 or (node.loop, node.round) in begun
     ]
+
+
+def _stages(source: spec.Source) -> Iterator[Any]:
+    for entry in source.workflow.stages.values():
+        yield from entry.loop.stages.values() if entry.loop else (entry,)
+
+
+def _progress(node: Node, loops: Loops, folder: Path) -> str:
+    """How far a loop is: the values of its conditions after the last round that is done."""
+    done = 0
+    while done < loops.loops[node.id].max_rounds and all(
+        (folder / name / stage_folder.PRODUCTS).is_file() for name in loops.names(node.id, done + 1)
+    ):
+        done += 1
+    return loops.verdict(node.id, done, 0.0).reason if done else "in round 1"
 
 
 def _waiting(events: list[Event]) -> set[str]:
@@ -63,20 +87,21 @@ def _waiting(events: list[Event]) -> set[str]:
 
 
 def _standing(
-    name: str, stage: str, record: Record | None, folder: Path, alive: bool, waiting: bool
+    node: Node, record: Record | None, folder: Path, alive: bool, waiting: bool, loops: Loops
 ) -> Standing:
+    name, stage = node.id, node.stage
+    text = _progress(node, loops, folder) if stage == LOOP else ""
     if waiting:
-        return Standing(name, stage, "waiting", None, "")
+        return Standing(name, stage, "waiting", None, text)
     if record is None:
-        return Standing(name, stage, "never run", None, "")
+        return Standing(name, stage, "never run", None, text)
     if record.state == "running" and alive:
-        return Standing(
-            name, stage, "running", record.seconds + _since(record.time), last_line(folder / name)
-        )
+        so_far = record.seconds + _since(record.time)
+        return Standing(name, stage, "running", so_far, last_line(folder / name))
     if record.state == "running":
         return Standing(name, stage, "interrupted", None, "its process was killed; run again to continue")
     seconds = None if record.state == "skipped" else record.seconds
-    text = last_line(folder / name) if record.state == "done" else record.reason
+    text = (text or last_line(folder / name)) if record.state == "done" else record.reason
     return Standing(name, stage, record.state, seconds, text)
 
 

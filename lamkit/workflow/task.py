@@ -18,6 +18,7 @@ from lamkit.workflow import hashing
 from lamkit.workflow import identity as identities
 from lamkit.workflow.identity import RESUME
 from lamkit.workflow.spec import Source, fill
+from lamkit.workflow.unroll import LOOP, Node
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Task:
     Attributes:
         id: Id of the stage, name of its folder.
         stage: Name of the stage, key of ``STAGES``.
-        module: Import path of the stage's module.
+        module: Import path of the stage's module; empty for the end of a loop.
         options: Options with every reference filled in.
         identity: What decides about the result; ``key`` is its hash.
         can_resume: Whether the stage can go on with an unfinished folder.
@@ -56,36 +57,58 @@ def make_all(
         UserError: all that is wrong with the options of all stages, a line each.
     """
     tasks: dict[str, Task] = {}
-    problems = []
-    lines, heads = _lines_by_stage(source), presets.files("heads")
+    problems: list[str] = []
+    lines, heads = _lines_by_stage(graph, source), presets.files("heads")
     for name in graphs.order(graph):
-        spec, inputs = source.workflow.stages[name], graphs.inputs(graph, name)
+        node, inputs = graph.nodes[name]["node"], graphs.inputs(graph, name)
+        if node.stage == LOOP:
+            tasks[name] = _loop_end(node, tasks)
+            continue
         places = {**source.places, **{other: str(folder / other) for other in inputs}}
         try:
-            model = options_class(spec.stage, stages[spec.stage])
-            options = _with_common(model, fill(spec.options, places), common)
-            checked = config.parse(model, options, origin=str(source.path), lines=lines[name])
+            model = options_class(node.stage, stages[node.stage])
+            options = _with_common(model, fill(node.options, places), common)
+            checked = config.parse(model, options, origin=str(source.path), lines=lines[node.place])
             upstream = {other: tasks[other].key for other in inputs if other in tasks}
-            identity = identities.of(spec.stage, checked, places, upstream, heads, cache)
+            module = stages[node.stage]
+            identity = identities.of(node.stage, module, checked, places, upstream, heads, cache)
         except hashing.MissingInput as error:
-            where = source.where("stages", name, "with", *_place_of(error.text, options))
-            problems.append(f"{where}: {error}  (stage {name})")
+            where = source.where(*node.place, "with", *_place_of(error.text, options))
+            problems.append(f"{where}: {error}  (stage {node.name})")
             continue
         except UserError as error:
-            problems += [f"{line}  (stage {name})" for line in str(error).splitlines()]
+            problems += [f"{line}  (stage {node.name})" for line in str(error).splitlines()]
             continue
         tasks[name] = Task(
             name,
-            spec.stage,
-            stages[spec.stage],
+            node.stage,
+            stages[node.stage],
             options,
             identity,
             hashing.digest(identity),
             RESUME in model.model_fields,
         )
     if problems:
-        raise UserError("\n".join(problems))
+        raise UserError("\n".join(dict.fromkeys(problems)))
     return tasks
+
+
+def _loop_end(node: Node, tasks: Mapping[str, Task]) -> Task:
+    """The end of a loop: its key follows from its conditions and from what its first round is.
+
+    How many rounds there were is not part of it: when there are more, the loop ends anew, and what reads it
+    runs again because of that.
+    """
+    first = {name: task.key for name, task in tasks.items() if name.startswith(f"{node.id}/1/")}
+    identity = {
+        "stage": node.stage,
+        "options": node.options,
+        "inputs": {},
+        "heads": {},
+        "upstream": first,
+        "code": {},
+    }
+    return Task(node.id, node.stage, "", node.options, identity, hashing.digest(identity), True)
 
 
 def load_stage(name: str, module: str) -> ModuleType:
@@ -133,12 +156,12 @@ def _with_common(
     return options
 
 
-def _lines_by_stage(source: Source) -> dict[str, dict[config.Place, int]]:
-    """For every stage the lines of its options, places counted from its ``with``."""
-    found: dict[str, dict[config.Place, int]] = {}
-    for name in source.workflow.stages:
-        found[name] = {(): source.lines.get(("stages", name), 1)}
+def _lines_by_stage(graph: nx.DiGraph, source: Source) -> dict[config.Place, dict[config.Place, int]]:
+    """For every stage of the file the lines of its options, places counted from its ``with``."""
+    tops = {data["node"].place for _, data in graph.nodes(data=True)}
+    found: dict[config.Place, dict[config.Place, int]] = {top: {(): source.lines.get(top, 1)} for top in tops}
     for place, line in source.lines.items():
-        if len(place) > 2 and place[0] == "stages" and place[2] == "with" and place[1] in found:
-            found[str(place[1])][place[3:]] = line
+        cut = next((n for n in (2, 5) if place[n : n + 1] == ("with",) and place[:n] in found), None)
+        if cut is not None:
+            found[place[:cut]][place[cut + 1 :]] = line
     return found

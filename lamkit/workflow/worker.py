@@ -1,4 +1,4 @@
-"""The process that runs one stage: ``python -m lamkit.workflow.worker FOLDER PARENT LOCK``.
+"""The process that runs one stage: ``python -m lamkit.workflow.worker FOLDER PARENT LOCK CORES``.
 
 Its output goes to the stage's log. It ends with 0 (done), 2 (the user's input is wrong), 130 (stopped) or
 1 (anything else), and leaves the message of a failure in ``error.json``.
@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,27 +29,49 @@ def die_with_parent(parent: int) -> None:
 
 def main(arguments: list[str]) -> int:
     """Run the stage of a folder; returns the exit code."""
+    folder = begin(arguments)
+    usable = [int(core) for core in arguments[3].split(",") if core]
+    return guarded(
+        folder, lambda: finish(folder, lambda module, options: _run(folder, module, options, usable))
+    )
+
+
+def begin(arguments: list[str]) -> Path:
+    """What every process of the engine does first; returns the stage's folder."""
     folder, parent, lock = Path(arguments[0]), int(arguments[1]), int(arguments[2])
     die_with_parent(parent)
     os.set_inheritable(lock, False)  # programs started by the stage must not hold the workflow's folder
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    return folder
 
+
+def guarded(folder: Path, work: Callable[[], None]) -> int:
+    """Do ``work``; what goes wrong becomes an exit code and ``error.json``."""
     from lamkit.errors import Interrupted, UserError
+    from lamkit.workflow.pool import PartFailed
 
     try:
-        _run(folder)
+        work()
     except UserError as error:
         return _failed(folder, "user", str(error), 2)
     except (KeyboardInterrupt, Interrupted) as error:
         print(f"stopped {error}".strip(), file=sys.stderr)
         return 130
+    except PartFailed as error:
+        return error.code
     except Exception as error:
         traceback.print_exc()
         return _failed(folder, "error", _summary(error), 1)
     return 0
 
 
-def _run(folder: Path) -> None:
+def finish(folder: Path, run: Callable[[Any, Any], dict[str, Any]]) -> None:
+    """Run a stage, and leave its result and the proof that it came to its end.
+
+    Args:
+        folder: The stage's folder, with ``stage.json``.
+        run: Takes the stage's module and its options, returns its result.
+    """
     from lamkit import config, console
     from lamkit.workflow import folder as stage_folder
     from lamkit.workflow.identity import RESUME
@@ -61,7 +84,7 @@ def _run(folder: Path) -> None:
     options: dict[str, Any] = task["options"]
     if RESUME in module.Options.model_fields:
         options = {**options, RESUME: task["resume"]}
-    result = module.run(config.parse(module.Options, options, origin=task["id"]), folder)
+    result = run(module, config.parse(module.Options, options, origin=task["id"]))
     stage_folder.write_json(folder / stage_folder.RESULT, result)
     proof = {
         "key": task["key"],
@@ -69,6 +92,19 @@ def _run(folder: Path) -> None:
         "files": stage_folder.list_products(folder),
     }
     stage_folder.write_json(folder / stage_folder.PRODUCTS, proof)
+
+
+def _run(folder: Path, module: Any, options: Any, usable: list[int]) -> dict[str, Any]:
+    """The stage itself, its parts by several processes where it has any."""
+    from lamkit.workflow import cores, pool
+
+    cores.settle_on(usable)
+    usable = usable or cores.available()
+    n = pool.n_processes(module, options, folder, len(usable))
+    if n > 1:
+        pool.run(module, options, folder, n, usable)
+        options = options.model_copy(update={"resume": True})  # all parts are there: put them together
+    return dict(module.run(options, folder))
 
 
 def _summary(error: Exception) -> str:

@@ -31,6 +31,7 @@ class Options(config.Model):
     reads: tuple[InputPath, ...] = ()
     train: Inner = Inner()
     pause: float = 0.0
+    fails_at: int = 0
     ending: Literal["good", "user", "error", "kill", "kill-once"] = "good"
     resume: bool = False
 
@@ -44,6 +45,8 @@ def run(options: Options, out: Path) -> dict:
         note(options, f"step {step}")
         print(f"step {step + 1} of {options.train.max_steps}", flush=True)
         end_badly(options, out)
+    if options.fails_at == options.train.max_steps:
+        raise UserError("the tooth of the wheel is missing")
     text = "".join(read(Path(path)) for path in options.reads)
     (out / "product.txt").write_text(f"{text}{options.name};")
     note(options, "end")

@@ -38,6 +38,31 @@ stages:
     with: {name: e, diary: "${here}/diary"}
 """
 
+# a → (train → test, repeated) → z
+LEARN = """\
+name: learning
+description: a loop
+stages:
+  a:
+    stage: fake
+    with: {name: a, diary: "${here}/diary", reads: ["${here}/input.txt"]}
+  learn:
+    loop:
+      first: {train: "${a}"}
+      until: "${test}.steps >= 3"
+      max_rounds: 4
+      stages:
+        train:
+          stage: fake
+          with: {name: t, diary: "${here}/diary", reads: ["${train@last}", "${test@past}"]}
+        test:
+          stage: fake
+          with: {name: v, diary: "${here}/diary", reads: ["${train}"], train: {max_steps: "${round}"}}
+  z:
+    stage: fake
+    with: {name: z, diary: "${here}/diary", reads: ["${learn}/train/product.txt"]}
+"""
+
 
 def workers(parent: int) -> list[int]:
     """Processes whose parent is ``parent``."""

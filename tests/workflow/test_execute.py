@@ -191,8 +191,9 @@ def test_a_mistake_in_the_file_makes_no_folder(shop: Shop) -> None:
     assert not shop.out.exists()
 
 
-def test_another_place_to_run_is_not_there_yet(shop: Shop) -> None:
-    assert "clusters come later" in shop.run("--on", "slurm.yaml", code=2)
+def test_a_place_to_run_that_is_no_cluster_file_is_refused(shop: Shop) -> None:
+    assert "expected 'local' or a cluster file" in shop.run("--on", "slurm", code=2)
+    assert "no such file" in shop.run("--on", "slurm.yaml", code=2)
 
 
 def test_files_of_the_user_cannot_hide_python_modules_from_a_stage(shop: Shop) -> None:
@@ -209,6 +210,12 @@ def test_a_folder_that_no_stage_made_is_never_removed(shop: Shop) -> None:
     assert shop.diary() == []
 
 
+def test_half_of_a_file_that_a_kill_left_is_no_folder_of_the_users(shop: Shop) -> None:
+    (shop.out / "a").mkdir(parents=True)
+    (shop.out / "a" / ".stage.json.0a1b2c3d.tmp").write_text('{"id": "a", "st')
+    shop.run("--only", "a")
+
+
 def test_out_must_not_be_a_file(shop: Shop) -> None:
     shop.out.write_text("")
     assert "is a file" in shop.run(code=2)
@@ -223,8 +230,8 @@ def test_five_hundred_stages_are_scheduled_in_milliseconds_each(
         reads = f'["${{s{i - 1}}}"]' if i % 10 else "[]"
         lines.append(f"  s{i}: {{stage: fake, with: {{name: s{i}, diary: none, reads: {reads}}}}}")
     (tmp_path / "flow.yaml").write_text("\n".join(lines))
-    monkeypatch.setitem(execute.LOCATIONS, "local", Instant)
-    monkeypatch.setattr(execute, "_REDRAW_SECONDS", 0.0)
+    monkeypatch.setattr(execute, "START", Instant)
+    monkeypatch.setattr(execute, "REDRAW_SECONDS", 0.0)
     began = time.process_time()
     source = spec.load(tmp_path / "flow.yaml")
     outcomes = execute.run(source, tmp_path / "out", stages, execute.Settings())
@@ -237,13 +244,16 @@ class Instant:
 
     seconds = 0.0
 
-    def __init__(self, folder: Path, lock: int) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, lock: int, cores: list[int]) -> None:
+        self.folder, self.cores = folder, cores
 
     def ended(self) -> Ending:
         return Ending("", "", 0.0)
 
     def wait(self) -> None:
+        pass
+
+    def news(self) -> None:
         pass
 
 

@@ -7,9 +7,8 @@ import shutil
 import pytest
 from shop import Shop
 
-import lamkit
 from lamkit.errors import UserError
-from lamkit.workflow import execute, identity, plan, spec, task
+from lamkit.workflow import code, execute, hashing, plan, spec, task
 from lamkit.workflow.execute import Settings
 from lamkit.workflow.plan import Choice
 
@@ -99,9 +98,14 @@ def test_logs_and_files_of_the_user_do_not_count_as_products(ran: Shop) -> None:
     assert why(ran) == {}
 
 
-def test_another_version_of_lamkit_is_a_reason(ran: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(identity, "__version__", "9.9")
-    assert why(ran)["a"] == f"lamkit version changed {lamkit.__version__} → 9.9"
+def test_changed_code_of_a_stage_is_a_reason_and_names_the_module(
+    ran: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = code.of("fake_stage", hashing.HashCache())
+    assert {"fake_stage", "lamkit.config"} <= set(known)
+    changed = {**known, "lamkit.config": "0"}
+    monkeypatch.setattr(code, "of", lambda module, cache: changed)
+    assert why(ran)["a"] == "the code of lamkit.config changed"
 
 
 def test_from_runs_a_stage_and_its_descendants(ran: Shop) -> None:

@@ -5,16 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from shop import DIAMOND, STAGES
+from shop import DIAMOND, LEARN, STAGES
 
 from lamkit.errors import UserError
-from lamkit.workflow import graph, spec
+from lamkit.workflow import graph, picture, spec
+
+
+def load(folder: Path, text: str) -> spec.Source:
+    path = folder / "flow.yaml"
+    path.write_text(text)
+    return spec.load(path)
 
 
 def build(folder: Path, text: str) -> graph.nx.DiGraph:
-    path = folder / "flow.yaml"
-    path.write_text(text)
-    return graph.build(spec.load(path), STAGES)
+    return graph.build(load(folder, text), STAGES)
 
 
 def chain(**reads: str) -> str:
@@ -64,14 +68,28 @@ stages:
 
 
 def test_the_pictures_name_every_stage_and_edge(tmp_path: Path) -> None:
-    built = build(tmp_path, DIAMOND)
-    picture = graph.mermaid(built)
-    assert picture.startswith("flowchart TD\n")
-    assert picture.count("-->") == 4
-    tree = graph.text(built)
+    source = load(tmp_path, DIAMOND)
+    built = graph.build(source, STAGES)
+    drawn = picture.mermaid(built, source)
+    assert drawn.startswith("flowchart TD\n")
+    assert drawn.count("-->") == 4
+    tree = picture.text(built, source)
     assert all(f"{name} (fake)" in tree for name in "abcde")
 
 
 def test_after_is_dashed_in_the_picture(tmp_path: Path) -> None:
-    built = build(tmp_path, "name: x\nstages:\n  a: {stage: fake, after: [b]}\n  b: {stage: fake}\n")
-    assert "s0 -.-> s1" in graph.mermaid(built)
+    source = load(tmp_path, "name: x\nstages:\n  a: {stage: fake, after: [b]}\n  b: {stage: fake}\n")
+    assert "s0 -.-> s1" in picture.mermaid(graph.build(source, STAGES), source)
+
+
+def test_a_loop_is_drawn_once_with_an_arrow_to_the_next_round(tmp_path: Path) -> None:
+    source = load(tmp_path, LEARN)
+    built = graph.build(source, STAGES)
+    drawn = picture.mermaid(built, source)
+    assert drawn.count("subgraph") == 1
+    assert "at most 4 rounds" in drawn
+    assert drawn.count("next round") == 2
+    assert "learn/2" not in drawn
+    tree = picture.text(built, source).splitlines()
+    assert [line.split()[0].rstrip(":") for line in tree] == ["a", "learn", "train", "test", "z"]
+    assert "train of the round before" in tree[2]
