@@ -180,7 +180,10 @@ class DeepPot(Headed):
             least = SMALLEST_SPREAD * max(
                 float(spread.mean()), SMALLEST_SPREAD**2 * float(np.abs(own).mean())
             )
-            self.spreads[k].set_data(Tensor(np.maximum(spread, least), self.dtype))
+            # All components together have a variance of 1: they vary as one, and AdamW moves all their weights
+            # by the same amount.
+            spread = np.maximum(spread, least) * self.width**0.5
+            self.spreads[k].set_data(Tensor(spread, self.dtype))
 
     # -- the physics ------------------------------------------------------------------------------
 
@@ -283,5 +286,6 @@ def _draw(rng: np.random.Generator, n_in: int, n_out: int) -> tuple[np.ndarray, 
 def _fitting_draw(rng: np.random.Generator, sizes: Sequence[tuple[int, int]]) -> list[np.ndarray]:
     """Starting weights of one fitting network; the last layer is small: a new model predicts its references."""
     arrays = [array for n_in, n_out in sizes for array in _draw(rng, n_in, n_out)]
+    arrays[0] = rng.normal(0.0, 1.0, arrays[0].shape)  # its inputs have a variance of 1 altogether
     arrays[-2], arrays[-1] = arrays[-2] * LAST_LAYER, arrays[-1] * 0.0
     return arrays

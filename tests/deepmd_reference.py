@@ -40,7 +40,9 @@ def network(tree: dict, x: np.ndarray) -> np.ndarray:
     return x
 
 
-def atomic_energies(tree: dict, symbols: list[str], positions: np.ndarray, cell: np.ndarray | None) -> np.ndarray:
+def atomic_energies(
+    tree: dict, symbols: list[str], positions: np.ndarray, cell: np.ndarray | None
+) -> np.ndarray:
     """Energies per atom, eV, by dense sums over ``sel`` places."""
     model = tree["model"]
     descriptor, fitting = model["descriptor"], model["fitting"]
