@@ -15,64 +15,14 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
-HEADS = {
-    "Mo": "mlearn/Mo",
-    "Li": "mlearn/Li",
-    "Si": "mlearn/Si",
-    "MAPbI3": "dpgen_MAPbI3_SCAN/sys.000",
-    "water": "deepmd_water",
-    "carbon": "carbon_GAP17_LDA",
-}
-LEFT_OUT = {
-    "Ta": "ta_snap_xyz",
-    "bpa": "3bpa_wB97X",
-    "ethanol": "md17_ethanol_PBE_TS_kcal",
-    "mn15": "nopbc_MN15/C3H3O4",
-}
-FLAGS = {"Ta": ("--stress-unit", "bar", "--stress-sign", "compression"), "ethanol": ("--units", "kcal/mol")}
+import sets
+from sets import lamkit
 
-
-def lamkit(*arguments: str) -> dict:
-    """Run a verb; its JSON result."""
-    command = [sys.executable, "-m", "lamkit", *arguments, "--json"]
-    print("$ lamkit", *arguments, flush=True)
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout)
-
-
-def prepare(shared: Path, out: Path) -> dict[str, Path]:
-    """Convert and split every data set, once."""
-    parts = {}
-    for name, source in {**HEADS, **LEFT_OUT}.items():
-        parts[name] = out / "parts" / name
-        if not parts[name].exists():
-            (published if source.startswith("mlearn") else divided)(shared / "data" / source, name, out)
-    return parts
-
-
-def published(source: Path, name: str, out: Path) -> None:
-    """mlearn: its authors' own test part; a tenth of their training part, at random, chooses the checkpoint."""
-    lamkit("data", "convert", str(source / "training.json"), "--out", str(out / "data" / name), "-q")
-    lamkit(
-        "data", "split", str(out / "data" / name), "--out", str(out / "parts" / name), "--by", "random", "-q"
-    )
-    lamkit("data", "convert", str(source / "test.json"), "--out", str(out / "parts" / name / "test"), "-q")
-
-
-def divided(source: Path, name: str, out: Path) -> None:
-    """Train, valid and test parts by group, or in blocks of a trajectory."""
-    flags = FLAGS.get(name, ())
-    lamkit("data", "convert", str(source), "--out", str(out / "data" / name), "-q", *flags)
-    lamkit(
-        "data", "split", str(out / "data" / name), "--out", str(out / "parts" / name),
-        "--test", "0.2" if name in LEFT_OUT else "0.1", "-q", *(("--by", "random") if name in LEFT_OUT else ()),
-    )  # fmt: skip
+HEADS = ("Mo", "Li", "Si", "MAPbI3", "water", "carbon")
+LEFT_OUT = ("Ta", "bpa", "ethanol", "mn15")
 
 
 def evaluate(model: Path, data: dict[str, Path]) -> dict:
@@ -91,12 +41,12 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=50)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--trunk", default="orb-v3-small")
-    parser.add_argument("--left-out", default="Ta", help="of Ta, bpa, ethanol, mn15; commas between")
+    parser.add_argument("--left-out", default="Ta", help=f"of {', '.join(LEFT_OUT)}; commas between")
     parser.add_argument("--seeds", type=int, default=3, help="repetitions: other start, order and rotations")
     parser.add_argument("--rates", default="0.0005", help="learning rates that both starts get")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    parts = prepare(args.shared, args.out)
+    parts = sets.prepare((*HEADS, *args.left_out.split(",")), args.shared, args.out)
     six = {name: parts[name] for name in HEADS}
     base = args.out / "pretrain"
     if not (base / "result.json").exists():
