@@ -101,6 +101,9 @@ class Tests:
             )
             for name, engine in (("teacher", self.teacher.engine), ("student", pupil))
         }
+        for row in rows["teacher"]:
+            if row["stopped"]:
+                log.warning("the teacher's own MD stopped (%(name)s, step %(steps)d: %(stopped)s)", row)
         return guards.compare(
             places["teacher"], places["student"], rows["student"], self.starts[0], self._dynamics, o.guards
         )

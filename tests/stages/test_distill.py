@@ -10,10 +10,12 @@ import ase.io
 import numpy as np
 import pytest
 import tiny
+from ase.calculators.emt import EMT
 
 from lamkit.calculator import LamCalculator
 from lamkit.cli import main
 from lamkit.data.dataset import open_dataset
+from lamkit.data.frame import to_atoms
 from lamkit.errors import Interrupted, UserError
 from lamkit.stages import distill, explore, label, student
 from lamkit.stages.distill_tests import converged
@@ -165,8 +167,6 @@ def test_labels_are_the_teachers(interrupted_and_resumed, teacher):
     data = open_dataset(out / "data" / "train")
     assert data.facts.level_of_theory.method.startswith("teacher")
     frame = data.frame(0)
-    from lamkit.data.frame import to_atoms
-
     predicted = LamCalculator(teacher, head="metals").predict([to_atoms(frame)])[0]
     np.testing.assert_allclose(frame.forces, predicted["forces"], atol=1e-5)
     assert frame.energy == pytest.approx(predicted["energy"], abs=1e-3)
@@ -233,6 +233,40 @@ def test_rounds_end_when_the_criterion_is_met(
     assert len(result["rounds"]) == 2  # in a row
     assert result["true_labels"]["teacher"]["forces_rmse"] < 1e-5
     assert result["true_labels"]["student"]["forces_rmse"] > 1e-5
+
+
+def test_any_ase_calculator_teaches(interrupted_and_resumed, starts, tmp_path, monkeypatch):
+    trained = interrupted_and_resumed[0] / "parts" / "round-0" / "student"
+    heads = []
+
+    def as_before(data, head, trunk, config, out, **rest):
+        heads.append(head)
+        shutil.copytree(trained, out, dirs_exist_ok=True)
+        return {"steps": 6}
+
+    monkeypatch.setattr(student, "fit", as_before)
+    changes = {"teacher": None, "head": None, "rounds": 1, "guards": {"steps": 0}}
+    given = options("", starts, **changes, calculator="ase.calculators.emt:EMT")
+    result = distill.run(given, tmp_path / "out")
+    assert result["head"] == heads[0].name == "student"
+    assert set(heads[0].elements) == {"Al", "Cu"}
+    data = open_dataset(tmp_path / "out" / "data" / "train")
+    assert data.facts.level_of_theory.functional == "ase.calculators.emt:EMT"
+    atoms = to_atoms(data.frame(0))
+    atoms.calc = EMT()
+    np.testing.assert_allclose(data.frame(0).forces, atoms.get_forces(), atol=1e-5)
+    assert result["rounds"][0]["redundancy"] is not None  # chosen by entropy: EMT has no features
+
+
+@pytest.mark.slow
+def test_a_deeppot_student_ends_with_an_input_for_lammps(teacher, starts, tmp_path):
+    small = {"version": "deeppot-se", "cutoff": 4.0, "embedding": [4, 8], "axis": 4, "fitting": [8, 8]}
+    given = options(teacher, starts, student=small, rounds=1, guards={"steps": 0})
+    result = distill.run(given, tmp_path / "out")
+    text = Path(result["lammps"]).read_text()
+    assert "pair_style      deepmd student.pb" in text
+    assert (tmp_path / "out" / "lammps" / "student.dp").is_file()
+    assert "in.lammps" in distill.tables.summary(result)
 
 
 @pytest.mark.parametrize(
