@@ -20,6 +20,7 @@ MODELS: dict[str, str] = {
     "head": "lamkit.data.heads:HeadConfig",
     "trunk": "lamkit.model.config:TrunkConfig",
     "student": "lamkit.model.config:TrunkConfig",
+    "deeppot": "lamkit.model.config:DeepPotConfig",
     "train": "lamkit.train.config:TrainConfig",
     "workflow": "lamkit.workflow.spec:Workflow",
     "cluster": "lamkit.workflow.cluster:File",

@@ -144,8 +144,7 @@ def _checkpoint_text(found: dict[str, Any]) -> str:
     counts = found["parameters"]
     lines = [
         f"checkpoint {found['path']}",
-        f"trunk      Orb {trunk['version']} {trunk['output']}, {trunk['layers']} layers of width {trunk['latent']}, "
-        f"cutoff {trunk['cutoff']} Å",
+        f"trunk      {_architecture(trunk)}, cutoff {trunk['cutoff']} Å",
         f"parameters {counts['trunk']} in the trunk, {sum(counts['heads'].values())} in {len(counts['heads'])} heads",
         f"step       {found['step']}" + (f", best at {found['best_step']}" if found["best_step"] else ""),
         "",
@@ -162,6 +161,15 @@ def _checkpoint_text(found: dict[str, Any]) -> str:
         "errors on the validation part, meV/atom and meV/Å",
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def _architecture(trunk: dict[str, Any]) -> str:
+    """``Orb v3 conservative, 5 layers of width 256`` and the like."""
+    if "layers" in trunk:
+        return f"Orb {trunk['version']} {trunk['output']}, {trunk['layers']} layers of width {trunk['latent']}"
+    widths = "-".join(str(n) for n in trunk["embedding"]), "-".join(str(n) for n in trunk["fitting"])
+    known = (trunk["surroundings"] or {}).get("elements", [])
+    return f"DeepPot-SE for {' '.join(known)}, embedding {widths[0]}, fitting {widths[1]}"
 
 
 def _dataset_text(found: dict[str, Any]) -> str:
