@@ -1,0 +1,129 @@
+"""The benchmarks of training in miniature: options that the stages still accept, tables that say what was measured.
+
+Training itself is replaced by a law, so that the expected table is known and no network is compiled.
+"""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lamkit import config
+
+SCRIPTS = ("data_saved", "forgetting", "learns", "make_gfn2", "multitask", "peers", "recipes")
+
+
+@pytest.fixture
+def benchmarks(repo, monkeypatch):
+    """Imports a script of ``benchmarks/``."""
+    monkeypatch.syspath_prepend(str(repo / "benchmarks"))
+    return importlib.import_module
+
+
+@pytest.fixture
+def law(benchmarks, monkeypatch):
+    """Replaces training by ``law(spec)`` → force RMSE of each test, in eV/Å; checks the options on the way."""
+
+    def install(forces) -> list[dict]:
+        runs, sets = benchmarks("runs"), benchmarks("sets")
+        from lamkit.stages import finetune, pretrain
+
+        seen: list[dict] = []
+
+        def run(folder, verb, options, tests, *, share=True):
+            stage = {"pretrain": pretrain, "finetune": finetune}[verb]
+            config.parse(stage.Options, options, origin=str(folder))
+            spec = {"folder": folder.name, "verb": verb, "options": options}
+            seen.append(spec)
+            errors = {
+                label: {"forces_rmse": forces(spec, label), "energy_mae": 0.001, "forces_rms_target": 1.0}
+                for label in tests
+            }
+            return {"result": {"score": 0.5, "best_step": 7}, "errors": errors}
+
+        monkeypatch.setattr(runs, "run", run)
+        monkeypatch.setattr(
+            sets, "prepare", lambda names, shared, out: {n: Path(out) / "parts" / n for n in names}
+        )
+        return seen
+
+    return install
+
+
+def table(module, tmp_path, monkeypatch, *flags: str) -> str:
+    """The table that a script writes."""
+    monkeypatch.setattr(sys, "argv", [module.__name__, "--out", str(tmp_path), *flags])
+    module.main()
+    [written] = tmp_path.glob("*.md")
+    return written.read_text()
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_says_what_it_does(repo, name):
+    command = [sys.executable, str(repo / "benchmarks" / f"{name}.py"), "--help"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "--out" in said
+    assert f"benchmarks/{name}.py" in said
+
+
+def test_learning_curves_say_how_many_frames_scratch_needs(benchmarks, law, tmp_path, monkeypatch):
+    """Fine-tuned errors are half of those from scratch, which fall with the root: four times the frames."""
+    law(
+        lambda spec, label: (
+            (0.5 if spec["verb"] == "finetune" else 1.0) / spec["options"].get("n_frames", 1) ** 0.5
+        )
+    )
+    text = table(benchmarks("data_saved"), tmp_path, monkeypatch, "--downstream", "bpa", "--seeds", "2")
+    rows = {cells[0]: cells for line in text.splitlines() if len(cells := line.strip("| ").split(" | ")) == 7}
+    assert rows["10"][6] == "40"
+    assert rows["30"][5] == "1.58 ± 0.00"  # 0.5 √10
+    assert rows["300"][6] == "> 300"
+
+
+def test_multi_task_is_compared_head_by_head(benchmarks, law, tmp_path, monkeypatch):
+    seen = law(lambda spec, label: 0.8 if len(spec["options"]["data"]) > 1 else 1.0)
+    text = table(
+        benchmarks("multitask"), tmp_path, monkeypatch, "--heads", "Mo,bpa", "--seeds", "2", "--steps", "9"
+    )
+    assert "| geometric mean | | | | 0.800 ± 0.000 |" in text
+    steps = {spec["options"]["train"]["max_steps"] for spec in seen}
+    assert steps == {9, 18}  # equal steps per task
+
+
+def test_forgetting_is_measured_against_the_start(benchmarks, law, tmp_path, monkeypatch):
+    grown = {"naive": 3.0, "real": 1.1, "replay": 1.05, "lora": 2.0, "start": 1.0}
+
+    def forces(spec, label):
+        return next((x for way, x in grown.items() if f"-{way}-" in spec["folder"]), 1.0) * (
+            0.1 if "@" in label else 0.2
+        )
+
+    law(forces)
+    text = table(benchmarks("forgetting"), tmp_path, monkeypatch, "--seeds", "1")
+    assert "| old heads, geometric mean of the ratios | | 3.000 | 1.100 | 1.050 | 2.000 |" in text
+    assert "| gfn2@ethanol, ratio | 100 |" in text
+
+
+def test_a_run_that_ended_worse_is_counted(benchmarks, law, tmp_path, monkeypatch):
+    def forces(spec, label):
+        return 1.2 if spec["folder"] == "recipe-end-Li-10-1" else 1.0
+
+    law(forces)
+    text = table(benchmarks("recipes"), tmp_path, monkeypatch, "--seeds", "2", "--heads", "Li,Mo")
+    assert "Runs that ended worse than they began: 1" in text
+
+
+def test_equal_time_is_extrapolated_from_two_short_runs(benchmarks):
+    peers, asked = benchmarks("peers"), []
+
+    def train(n, name):
+        asked.append((n, name))
+        return 20.0 + 0.5 * n  # 20 s to start, half a second per step
+
+    steps, seconds = peers.fitted(train, 10, 300.0)
+    assert asked == [(10, "few"), (30, "more"), (560, "full")]
+    assert (steps, seconds) == (560, 300.0)
