@@ -24,7 +24,7 @@ from lamkit.data.heads import LevelOfTheory
 from lamkit.data.neighbors import Neighbors, neighbor_list
 from lamkit.data.shapes import Shapes
 from lamkit.data.skin import SkinList
-from lamkit.data.structure import check_distances, check_structure
+from lamkit.data.structure import check_distances, check_structure, named
 from lamkit.errors import UserError
 from lamkit.train.checkpoint import MODEL, Checkpoint, read
 
@@ -188,7 +188,8 @@ class LamCalculator(Calculator):
         """The graph of a structure, with its edges if they are known."""
         cutoff, limit = self.trunk.cutoff, self.trunk.max_neighbors
         if edges is None:
-            edges = neighbor_list(frame.positions, frame.cell, frame.pbc, cutoff, limit)
+            with named(where):
+                edges = neighbor_list(frame.positions, frame.cell, frame.pbc, cutoff, limit)
         check_distances(edges, frame.numbers, where)
         return make_graph(frame, cutoff, limit, self._dtype, edges)
 

@@ -252,6 +252,9 @@ def broken_structures(alloy: Atoms) -> dict[str, tuple[Atoms, str]]:
             "no independent lattice vector",
         ),
         "cell in nm": (Atoms("Cu", cell=0.036 * np.eye(3), pbc=True), "periodic images"),
+        "absurd cell": (changed(lambda a: a.cell.__setitem__(2, [0, 0, 1e20])), "vectors beyond"),
+        "absurd position": (changed(lambda a: put(a, 1, 1e20)), "atom 1 is at .* fly apart"),
+        "absurd area": (Atoms("Cu", cell=np.diag([9e4, 9e4, 3.0]), pbc=True), "too much for a search"),
     }
 
 

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lamkit.data.frame import SYMBOLS
-from lamkit.data.neighbors import Neighbors, complete_cell, neighbor_list
+from lamkit.data.neighbors import Neighbors, check_proportions, neighbor_list
 from lamkit.errors import UserError
 
 if TYPE_CHECKING:
     from ase import Atoms
 
 TOUCHING = 0.1  # Å; atoms closer than this are an error of the structure, not physics
+CHECKED = 4.0  # Å, cutoff with which a structure is searched for such atoms before any model is known
+
+
+@contextmanager
+def named(where: str) -> Iterator[None]:
+    """Errors of the user's in here are said of ``where`` (file, index); empty: of nothing in particular."""
+    try:
+        yield
+    except UserError as error:
+        if not where:
+            raise
+        raise UserError(f"{where}: {error}") from None
 
 
 def check_structure(atoms: Atoms, where: str = "") -> None:
@@ -25,7 +39,8 @@ def check_structure(atoms: Atoms, where: str = "") -> None:
         where: its place (file, index), for the message.
 
     Raises:
-        UserError: no atoms, no element, positions or cell not finite, periodic without a lattice vector.
+        UserError: no atoms, no element, positions or cell not finite or out of all proportion, periodic
+            without a lattice vector.
     """
     at = f"{where}: " if where else ""
     if len(atoms) == 0:
@@ -41,29 +56,14 @@ def check_structure(atoms: Atoms, where: str = "") -> None:
             f"{at}atom {i} ({SYMBOLS[atoms.numbers[i]]}) is at {atoms.positions[i].tolist()}: "
             "positions must be finite"
         )
-    _check_cell(atoms.cell.array, np.asarray(atoms.pbc, dtype=bool), at)
-
-
-def _check_cell(cell: NDArray[np.float64], pbc: NDArray[np.bool_], at: str) -> None:
-    if not pbc.any():
-        return
-    if not cell.any():
+    cell, pbc = atoms.cell.array, np.asarray(atoms.pbc, dtype=bool)
+    if pbc.any() and not cell.any():
         raise UserError(
             f"{at}is periodic (pbc {pbc.tolist()}) but its cell is zero; give the lattice vectors or switch "
             "pbc off"
         )
-    try:
-        complete_cell(cell, pbc)
-    except UserError as error:
-        raise UserError(f"{at}{error}") from None
-    vectors = cell[pbc]
-    # Some lattice vector is shorter than 1.3 times the mean spacing (Hermite's constant in 3 dimensions).
-    spacing = float(np.sqrt(np.linalg.det(vectors @ vectors.T)) ** (1.0 / len(vectors)))
-    if 1.3 * spacing < TOUCHING:
-        raise UserError(
-            f"{at}the cell {cell.tolist()} is so small that atoms touch their own periodic images "
-            f"(less than {TOUCHING} Å apart); is it in Å?"
-        )
+    with named(where):
+        check_proportions(atoms.positions, cell, pbc)
 
 
 def check_distances(edges: Neighbors, numbers: NDArray[np.integer], where: str = "") -> None:
@@ -92,5 +92,6 @@ def check_distances(edges: Neighbors, numbers: NDArray[np.integer], where: str =
 def check_all(atoms: Atoms, where: str = "") -> None:
     """:func:`check_structure` and :func:`check_distances`, by a neighbour search of its own."""
     check_structure(atoms, where)
-    near = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, 10 * TOUCHING)
+    with named(where):
+        near = neighbor_list(atoms.positions, atoms.cell.array, atoms.pbc, CHECKED)
     check_distances(near, atoms.numbers, where)

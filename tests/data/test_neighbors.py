@@ -136,3 +136,39 @@ def test_positions_and_cells_that_are_not_finite_are_named():
         neighbor_list([[0, 0, 0], [0, np.nan, 1.0]], np.zeros((3, 3)), False, 5.0)
     with pytest.raises(UserError, match="not finite"):
         neighbor_list([[0, 0, 0]], np.full((3, 3), np.inf), True, 5.0)
+
+
+FAR = [[0, 0, 0], [2, 0, 0], [1, 1, 1e20]]
+NEAR = [[0, 0, 0], [2, 0, 0]]
+PROPORTIONS = {
+    "huge cell": (NEAR, np.eye(3) * 1e20, True, "vectors beyond"),
+    "huge along one axis": (NEAR, np.diag([1e9, 4, 4]), True, "vectors beyond"),
+    "huge chain": (NEAR, np.diag([1e200, 0, 0]), (True, False, False), "vectors beyond"),
+    "huge and thin": (NEAR, np.diag([9e4, 9e4, 5]), True, "too much for a search"),
+    "flat": (NEAR, np.diag([1e-3, 1e3, 5]), True, "is flat"),
+    "skewed": (NEAR, [[5, 0, 0], [1e5, 5, 0], [0, 0, 5]], True, "is flat"),
+    "far in a crystal": (FAR, np.eye(3) * 5, True, "atom 2 is at"),
+    "far above a slab": (FAR, np.diag([5, 5, 20]), (True, True, False), "atom 2 is at"),
+    "far without a cell": ([*FAR, [3, 0, 0]], np.zeros((3, 3)), False, "atom 2 is at"),
+}
+
+
+@pytest.mark.parametrize("name", PROPORTIONS)
+def test_structures_out_of_all_proportion_are_an_error_not_a_crash(name):
+    positions, cell, pbc, message = PROPORTIONS[name]
+    with pytest.raises(UserError, match=message):
+        neighbor_list(positions, np.asarray(cell, float), pbc, 6.5)
+
+
+@pytest.mark.parametrize("pbc", [(True, True, False), (True, False, False), (False, False, False)])
+def test_a_tall_structure_that_is_not_periodic_has_the_neighbors_of_its_parts(pbc):
+    """One atom 50,000 Å away: the search neither crashes nor takes minutes, and finds what it finds without."""
+    cell = np.array([[5.0, 0.5, 0], [0, 5.0, 0.3], [0.2, 0, 20.0]])
+    positions = np.random.default_rng(0).uniform(-3, 9, (12, 3))
+    normal = np.linalg.svd(cell[np.array(pbc)])[2][-1] if any(pbc) else np.array([0.6, 0.0, 0.8])
+    alone = neighbor_list(positions, cell, pbc, 6.0)
+    more = neighbor_list(np.vstack([positions, positions[0] + 5e4 * normal]), cell, pbc, 6.0)
+    real = more.senders < 12
+    for ours, theirs in zip(more, alone, strict=True):
+        np.testing.assert_array_equal(ours[real], theirs)
+    assert len(alone.senders) > 20

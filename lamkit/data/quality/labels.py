@@ -9,13 +9,16 @@ from ase.units import Hartree
 from numpy.typing import NDArray
 
 from lamkit.data.frame import SYMBOLS, Frame, volume
-from lamkit.data.neighbors import complete_cell
+from lamkit.data.neighbors import (
+    LARGEST_LENGTH,
+    LARGEST_POSITION,
+    LEAST_HEIGHT,
+    complete_cell,
+    heights,
+)
 from lamkit.data.quality.findings import Finding, Rules, above, below, found
 
 LEAST_VOLUME = 0.1  # Å³ per atom
-LEAST_HEIGHT = 0.1  # Å between neighbouring lattice planes
-LARGEST_LENGTH = 1e5  # Å
-LARGEST_POSITION = 1e6  # Å; molecular dynamics may leave atoms many cells away
 FEW_ATOMS = 60  # up to here all pairs at once are faster than a neighbour list
 
 
@@ -81,17 +84,9 @@ def cell_volume(frame: Frame, rules: Rules) -> Finding | None:
         reason = "periodic axis without a lattice vector"
     elif frame.pbc.all() and volume(frame) < LEAST_VOLUME * len(frame):
         reason = f"cell with less than {LEAST_VOLUME} A^3 per atom"
-    elif len(axes) and _heights(axes).min() < LEAST_HEIGHT:
+    elif len(axes) and heights(axes).min() < LEAST_HEIGHT:
         reason = f"cell lower than {LEAST_HEIGHT} A along an axis"
     return found("cell_volume", "reject", reason)
-
-
-def _heights(axes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Distance of each lattice vector from the plane or line of the others, Å; 0 if they do not span."""
-    if len(axes) < 3 and np.linalg.matrix_rank(axes) < len(axes):
-        return np.zeros(1)
-    inverse = np.linalg.inv(axes) if len(axes) == 3 else np.linalg.pinv(axes)
-    return np.asarray(1 / np.linalg.norm(inverse, axis=0))
 
 
 def empty(frame: Frame, rules: Rules) -> Finding | None:
@@ -194,7 +189,7 @@ def _is_roomy(frame: Frame, height: float) -> bool:
     """Whether the cell is higher than ``height`` along each axis, or there is none."""
     if not frame.pbc.any():
         return True
-    return bool(frame.pbc.all()) and bool(_heights(frame.cell).min() > height)
+    return bool(frame.pbc.all()) and bool(heights(frame.cell).min() > height)
 
 
 def _nearest_in_roomy(frame: Frame, radii: NDArray[np.float64]) -> float:
