@@ -122,6 +122,8 @@ def _note(submission: Any, notes: Path) -> None:
 
 def _watch(submission: Any, notes: Path, seconds: float) -> threading.Event:
     """Say in the log how many jobs wait, run and are over, whenever that changes."""
+    from dpdispatcher.utils.job_status import JobStatus
+
     stop = threading.Event()
 
     def watch() -> None:
@@ -135,7 +137,7 @@ def _watch(submission: Any, notes: Path, seconds: float) -> threading.Event:
                         "job %s was lost by the scheduler; sent again as %s", ids[job.job_hash], job.job_id
                     )
                 ids[job.job_hash] = job.job_id
-            states = Counter(job.job_state.name if job.job_state else "new" for job in jobs)
+            states = Counter(JobStatus(job.job_state).name if job.job_state else "new" for job in jobs)
             if states != before:
                 before = dict(states)
                 log.info(

@@ -123,20 +123,20 @@ def _decide_loop(
     running = [name for name, d in decisions.items() if d.runs and name.startswith(f"{task.id}/")]
     record = records.get(task.id)
     if forced:
-        return Decision(True, "asked for", resume=True)
+        return Decision(True, "asked for")
     if record is None or record.began < 0:
-        return Decision(True, "never run", resume=True)
+        return Decision(True, "never run")
     if running:
-        return Decision(True, f"upstream {running[0]} will run", resume=True)
+        return Decision(True, f"upstream {running[0]} will run")
     last = max(
         (name for name, d in decisions.items() if name.startswith(f"{task.id}/") and d.why != NOT_NEEDED),
         key=lambda name: int(name.split("/")[1]),
     ).split("/")[1]
     rounds = stage_folder.read_json(folder / stage_folder.RESULT).get("n_rounds")
     if record.key != task.key or rounds != int(last) or record.finished is None:
-        return Decision(True, f"round {last} is the last now", resume=True)
+        return Decision(True, f"round {last} is the last now")
     damage = stage_folder.damage(folder, task.key)
-    return Decision(True, damage, resume=True) if damage else Decision(False, "up to date")
+    return Decision(True, damage) if damage else Decision(False, "up to date")
 
 
 def _spelt_out(choice: Choice, source: Source, graph: nx.DiGraph) -> Choice:

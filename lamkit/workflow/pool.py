@@ -67,8 +67,10 @@ def run(module: ModuleType, options: Any, folder: Path, n: int, usable: list[int
 
 
 def shares(usable: list[int], n: int) -> list[list[int]]:
-    """Cores divided among ``n`` processes."""
+    """Cores divided among ``n`` processes; where there are fewer cores, each may use all."""
     size = len(usable) // n
+    if not size:
+        return [usable] * n
     return [usable[k * size : (k + 1) * size] for k in range(n)]
 
 

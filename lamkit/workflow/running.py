@@ -304,7 +304,7 @@ class Run:
 
 def prepare(task: Task, folder: Path, resume: bool) -> None:
     """Make the folder ready; done before the start is journalled, so that a crash leaves no mixture."""
-    if not resume:
+    if not resume and task.stage != LOOP:  # a loop's folder holds its rounds
         stage_folder.clear(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for old in (stage_folder.ERROR, stage_folder.PRODUCTS):

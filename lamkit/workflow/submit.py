@@ -14,6 +14,7 @@ import shlex
 import shutil
 import sys
 import tarfile
+import uuid
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -31,7 +32,6 @@ from lamkit.workflow.dispatch import PACKED, Command, submit
 from lamkit.workflow.worker import begin, finish, guarded
 
 JOB, INPUTS, NAMES, PLAN = "job.json", "inputs.tar", "names.txt", "plan.json"
-WHOLE = "whole"
 JOBS_AHEAD = 50  # jobs of DFT tasks that are made ready at a time
 
 
@@ -49,25 +49,41 @@ def _run(folder: Path, module: ModuleType, options: Any, place: Place) -> dict[s
         return _run_dft(folder, module, options, place)
     base = folder / WORK
     plan = _plan(folder, module, options, place)
-    divided = plan["shards"] != [WHOLE]
     if plan["shards"]:
-        python = f"{shlex.quote(place.python)} -m lamkit.workflow.remote"
-        commands = [
-            Command(name, python if name == WHOLE else f"{python} {NAMES}", () if name == WHOLE else (NAMES,))
-            for name in plan["shards"]
-        ]
-        resources = {**place.resources, "group_size": 1}  # the shards are the groups
-        shared = [JOB, INPUTS, *(Path(f).name for f in place.forward)]
-        try:
-            submit(base, commands, shared, _with(place, resources), base)
-        finally:  # what has come back is kept, whatever became of the rest
-            faults = [fault for name in plan["shards"] if (fault := _unpack(base / name, folder))]
+        _send(base, plan, place)
+        faults = [fault for name in plan["shards"] if (fault := _unpack(base / name, folder))]
+        shutil.rmtree(base)
         for fault in faults[:1]:
             raise UserError(fault["message"]) if fault["fault"] == "user" else LamkitError(fault["message"])
     shutil.rmtree(base, ignore_errors=True)
-    if not divided:
-        return _home(stage_folder.read_json(folder / stage_folder.RESULT), plan["remote"], folder)
+    if plan["whole"]:
+        return _home(stage_folder.read_json(folder / stage_folder.RESULT), plan["mark"], folder)
     return dict(module.run(options.model_copy(update={"resume": True}), folder))
+
+
+def _send(base: Path, plan: dict[str, Any], place: Place) -> None:
+    """Run the jobs of a plan.
+
+    Raises:
+        LamkitError: one of them was lost too often; what the others made has been fetched.
+    """
+    python = f"{shlex.quote(place.python)} -m lamkit.workflow.remote"
+    command = python if plan["whole"] else f"{python} {NAMES}"
+    files = () if plan["whole"] else (NAMES,)
+    resources = {**place.resources, "group_size": 1}  # the shards are the groups
+    shared = [JOB, INPUTS, *(Path(f).name for f in place.forward)]
+    try:
+        submit(
+            base, [Command(n, command, files) for n in plan["shards"]], shared, _with(place, resources), base
+        )
+    except KeyboardInterrupt:
+        log.info("the jobs go on without us; the same command fetches them later")
+        raise
+    except LamkitError:
+        for name in plan["shards"]:
+            _unpack(base / name, base.parent)
+        shutil.rmtree(base)
+        raise
 
 
 def _with(place: Place, resources: dict[str, Any]) -> Place:
@@ -84,25 +100,24 @@ def _plan(folder: Path, module: ModuleType, options: Any, place: Place) -> dict[
     shutil.rmtree(base, ignore_errors=True)
     base.mkdir(parents=True)
     names = module.part_names(options) if hasattr(module, "part_names") else []
-    shards = [WHOLE]
-    (base / WHOLE).mkdir()
-    if names:
-        todo, size = claims.missing(folder, names), max(1, place.resources["group_size"])
-        groups = [todo[k : k + size] for k in range(0, len(todo), size)]
-        shards = [f"shard-{k:04d}" for k in range(len(groups))]
-        for name, group in zip(shards, groups, strict=True):
-            atomic_write(base / name / NAMES, "".join(f"{n}\n" for n in group))
-    _pack(folder, module, options, base)
+    todo, size = claims.missing(folder, names), max(1, place.resources["group_size"])
+    groups = [todo[k : k + size] for k in range(0, len(todo), size)] if names else [[]]
+    # A plan that failed is followed by one with other names: to dpdispatcher the same ones would have failed.
+    word = uuid.uuid4().hex[:6]
+    shards = [f"{word}-{k:04d}" for k in range(len(groups))]
+    for name, group in zip(shards, groups, strict=True):
+        atomic_write(base / name / NAMES, "".join(f"{n}\n" for n in group))
+    mark = f"@{key[:16]}@"
+    _pack(module, options, stage_folder.read_json(folder / stage_folder.STAGE), mark, base)
     for extra in place.forward:
         (base / Path(extra).name).symlink_to(extra)
-    plan = {"key": key, "shards": shards, "remote": f"@{key[:16]}@"}
+    plan = {"key": key, "shards": shards, "whole": not names, "mark": mark}
     stage_folder.write_json(base / PLAN, plan)
     return plan
 
 
-def _pack(folder: Path, module: ModuleType, options: Any, base: Path) -> None:
+def _pack(module: ModuleType, options: Any, task: dict[str, Any], mark: str, base: Path) -> None:
     """The stage with all that it reads, in a form that can be carried elsewhere."""
-    task = stage_folder.read_json(folder / stage_folder.STAGE)
     sent: dict[str, str] = {}
     with tarfile.open(base / INPUTS, "w", dereference=True) as tar:
         for k, text in enumerate(dict.fromkeys(config.input_paths(options))):
@@ -119,7 +134,7 @@ def _pack(folder: Path, module: ModuleType, options: Any, base: Path) -> None:
         "module": task["module"],
         "options": _replaced(config.dump(options), sent),
         "code": code.of(task["module"], hashing.HashCache()),
-        "mark": f"@{task['key'][:16]}@",
+        "mark": mark,
     }
     atomic_write(base / JOB, json.dumps(facts))
 

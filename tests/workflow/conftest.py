@@ -6,7 +6,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from shop import DIAMOND, HERE, STAGES, Shop
+from shop import DIAMOND, HERE, STAGES, Here, Shop
+
+from lamkit.workflow import execute
 
 
 def new_shop(home: Path) -> Shop:
@@ -43,3 +45,10 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The fake stage for code that runs in this process."""
     monkeypatch.syspath_prepend(str(HERE))
     return STAGES
+
+
+@pytest.fixture
+def here(stages: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stages run in this process: many workflows in little time."""
+    monkeypatch.setattr(execute, "START", Here)
+    monkeypatch.setattr(execute, "REDRAW_SECONDS", 0.0)

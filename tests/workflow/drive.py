@@ -8,5 +8,5 @@ from lamkit import cli
 from lamkit.stages import STAGES
 
 if __name__ == "__main__":
-    STAGES["fake"] = "fake_stage"
+    STAGES |= {"fake": "fake_stage", "label": "fake_parts"}
     sys.exit(cli.main(sys.argv[1:]))

@@ -8,9 +8,14 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from lamkit.workflow import execute, spec, worker
+from lamkit.workflow import folder as stage_folder
+from lamkit.workflow.local import Ending
+from lamkit.workflow.plan import Choice
+
 HERE = Path(__file__).resolve().parent
 REPO = HERE.parent.parent
-STAGES = {"fake": "fake_stage"}
+STAGES = {"fake": "fake_stage", "label": "fake_parts"}
 
 # a → b → d, a → c → d, e alone
 DIAMOND = """\
@@ -70,6 +75,31 @@ def workers(parent: int) -> list[int]:
         return [int(word) for word in stream.read().split()]
 
 
+class Here:
+    """A worker that does its stage at once and in this process, as a child process would."""
+
+    seconds = 0.0
+
+    def __init__(self, folder: Path, lock: int, cores: list[int]) -> None:
+        self.folder, self.cores = folder, cores
+
+    def ended(self) -> Ending:
+        code = worker.guarded(
+            self.folder, lambda: worker.finish(self.folder, lambda m, o: m.run(o, self.folder))
+        )
+        error = stage_folder.read_json(self.folder / stage_folder.ERROR)
+        return Ending(error["fault"], error["message"], 0.0) if code else Ending("", "", 0.0)
+
+    def signal(self, number: int) -> None:
+        pass
+
+    def wait(self) -> None:
+        pass
+
+    def news(self) -> None:
+        pass
+
+
 @dataclass(frozen=True)
 class Shop:
     """A folder with a workflow file, and the command to run it."""
@@ -88,9 +118,13 @@ class Shop:
         assert old in text
         self.write(text.replace(old, new))
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        command = [sys.executable, str(HERE / "drive.py"), *arguments]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(REPO)])}
+    def start(self, *arguments: str, here: bool = False) -> subprocess.Popen[str]:
+        """Start the command line, with the stages of the tests; ``here``: with the real ones, and files of home."""
+        command = [sys.executable, *(("-m", "lamkit") if here else (str(HERE / "drive.py"),)), *arguments]
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(map(str, [self.home if here else HERE, REPO])),
+        }
         return subprocess.Popen(
             command, cwd=self.home, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
@@ -110,6 +144,12 @@ class Shop:
         answer, said = process.communicate(timeout=60)
         assert process.returncode == code, said
         return answer, said
+
+    def here(self, *overrides: str, **choice: object) -> dict[str, str]:
+        """Run the workflow in this process (fixture ``here``); returns the outcomes."""
+        source = spec.load(self.home / "flow.yaml", overrides)
+        done = execute.run(source, self.out, STAGES, execute.Settings(Choice(**choice)))
+        return {name: outcome.state for name, outcome in done.items()}
 
     def diary(self) -> list[str]:
         path = self.home / "diary"

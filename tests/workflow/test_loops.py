@@ -9,7 +9,7 @@ import pytest
 from shop import LEARN, STAGES, Shop
 
 from lamkit.errors import UserError
-from lamkit.workflow import execute, graph, spec, unroll, until
+from lamkit.workflow import execute, graph, journal, loops, spec, unroll, until
 
 
 @pytest.fixture
@@ -35,98 +35,93 @@ def test_a_loop_ends_when_its_criterion_is_met_and_what_follows_reads_the_last_r
     third = (learning.out / "learn" / "3" / "train" / "product.txt").read_text()
     assert (learning.out / "learn" / "train" / "product.txt").read_text() == third
     assert (learning.out / "z" / "product.txt").read_text() == third + "z;"
-
-
-def test_a_round_reads_the_one_before_and_all_earlier_ones(learning: Shop) -> None:
-    learning.run()
-    texts = {n: (learning.out / "learn" / str(n) / "train" / "product.txt").read_text() for n in (1, 2)}
-    tests = {n: (learning.out / "learn" / str(n) / "test" / "product.txt").read_text() for n in (1, 2)}
-    assert texts[1] == "seed;a;t;"
-    assert texts[2] == texts[1] + tests[1] + "t;"
-    third = (learning.out / "learn" / "3" / "train" / "product.txt").read_text()
-    assert third == texts[2] + tests[1] + tests[2] + "t;"
-
-
-def test_a_loop_that_is_over_is_not_run_again(learning: Shop) -> None:
-    learning.run()
-    learning.forget()
-    assert "nothing to do" in learning.run()
-    assert learning.started() == []
-
-
-def test_a_stricter_criterion_goes_on_where_the_loop_ended(learning: Shop) -> None:
-    learning.run()
-    learning.forget()
-    learning.edit(">= 3", ">= 4")
-    learning.run()
-    assert learning.started() == ["t", "v", "z"]
-    assert result(learning)["n_rounds"] == 4
-
-
-def test_a_smaller_budget_takes_back_rounds_without_running_them(learning: Shop) -> None:
-    learning.run()
-    learning.forget()
-    learning.run("--set", "stages.learn.loop.max_rounds=2")
-    assert learning.started() == ["z"]
-    assert result(learning) | {"rounds": 0, "seconds": 0} == {
-        "n_rounds": 2, "converged": False, "seconds": 0, "rounds": 0,
-        "ended": "all 2 rounds are done without ${test}.steps >= 3",
-    }  # fmt: skip
-    first = (learning.out / "learn" / "2" / "train" / "product.txt").read_text()
-    assert (learning.out / "z" / "product.txt").read_text() == first + "z;"
-
-
-def test_a_budget_of_minutes_begins_no_round_after_it(learning: Shop) -> None:
-    learning.edit("max_rounds: 4", "max_rounds: 4\n      max_minutes: 0.00001")
-    said = learning.run()
-    assert "minutes were spent after round 1" in said
-    assert result(learning)["n_rounds"] == 1
-
-
-def test_a_failure_in_a_round_leaves_what_follows_and_goes_on_there(learning: Shop) -> None:
-    learning.edit('train: {max_steps: "${round}"}', 'train: {max_steps: "${round}"}, fails_at: 2')
-    answer, _ = learning.verb("run", "flow.yaml", "--out", "out", "--json", code=2)
-    states = {name: stage["outcome"] for name, stage in json.loads(answer)["stages"].items()}
-    assert states["learn/2/test"] == "failed"
-    assert {states[name] for name in ("learn/3/train", "learn", "z")} == {"skipped"}
-    learning.edit(", fails_at: 2", "")
-    learning.forget()
-    learning.run()
-    assert learning.started()[0] == "v+"
-    assert result(learning)["n_rounds"] == 3
-
-
-def test_a_condition_on_a_value_that_is_not_there_fails_the_loop_with_what_is(learning: Shop) -> None:
-    learning.edit("${test}.steps", "${test}.stepps")
-    said = learning.run(code=2)
-    assert "learn/1/test/result.json has no 'stepps' at its top. Did you mean 'steps'?" in said
-    learning.edit("${test}.stepps", "${test}.steps")
-    learning.forget()
-    learning.run()
-    assert learning.started()[0] == "t"
-    assert result(learning)["n_rounds"] == 3
-
-
-def test_status_shows_the_rounds_that_came_and_the_value_of_the_criterion(learning: Shop) -> None:
-    learning.run()
     table = learning.verb("status", "out")[0]
     assert "learn/3/test" in table
     assert "learn/4" not in table
     assert "${test}.steps >= 3 after round 3" in table
 
 
-def test_from_a_loop_runs_all_of_it_anew(learning: Shop) -> None:
-    learning.run()
-    learning.forget()
-    learning.run("--from", "learn")
-    assert learning.started() == ["t", "v", "t", "v", "t", "v", "z"]
+@pytest.mark.usefixtures("here")
+class TestHere:
+    """The same engine, stages in this process."""
 
+    def test_a_round_reads_the_one_before_and_all_earlier_ones(self, learning: Shop) -> None:
+        learning.here()
+        home = learning.out / "learn"
+        trained = {n: (home / str(n) / "train" / "product.txt").read_text() for n in (1, 2, 3)}
+        tested = {n: (home / str(n) / "test" / "product.txt").read_text() for n in (1, 2)}
+        assert trained[1] == "seed;a;t;"
+        assert trained[2] == trained[1] + tested[1] + "t;"
+        assert trained[3] == trained[2] + tested[1] + tested[2] + "t;"
 
-def test_from_a_round_runs_it_and_what_follows(learning: Shop) -> None:
-    learning.run()
-    learning.forget()
-    learning.run("--from", "learn/3/test")
-    assert learning.started() == ["v", "z"]
+    def test_a_loop_that_is_over_is_not_run_again(self, learning: Shop) -> None:
+        learning.here()
+        learning.forget()
+        assert set(learning.here().values()) == {"up to date", "not needed"}
+        assert learning.started() == []
+
+    def test_a_stricter_criterion_goes_on_where_the_loop_ended(self, learning: Shop) -> None:
+        learning.here()
+        learning.forget()
+        learning.edit(">= 3", ">= 4")
+        learning.here()
+        assert learning.started() == ["t", "v", "z"]
+        assert result(learning)["n_rounds"] == 4
+
+    def test_a_smaller_budget_takes_back_rounds_without_running_them(self, learning: Shop) -> None:
+        learning.here()
+        learning.forget()
+        learning.here("stages.learn.loop.max_rounds=2")
+        assert learning.started() == ["z"]
+        assert result(learning)["n_rounds"] == 2
+        assert result(learning)["ended"] == "all 2 rounds are done without ${test}.steps >= 3"
+        second = (learning.out / "learn" / "2" / "train" / "product.txt").read_text()
+        assert (learning.out / "z" / "product.txt").read_text() == second + "z;"
+
+    def test_a_budget_of_minutes_begins_no_round_after_it(
+        self, learning: Shop, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(loops.Loops, "seconds", lambda self, loop, number, records: 40.0 * number)
+        learning.edit("max_rounds: 4", "max_rounds: 4\n      max_minutes: 1")
+        learning.here()
+        assert result(learning)["ended"] == "1 minutes were spent after round 2"
+
+    def test_a_failure_in_a_round_leaves_what_follows_and_goes_on_there(self, learning: Shop) -> None:
+        learning.edit('train: {max_steps: "${round}"}', 'train: {max_steps: "${round}"}, fails_at: 2')
+        states = learning.here()
+        assert states["learn/2/test"] == "failed"
+        assert {states[name] for name in ("learn/3/train", "learn", "z")} == {"skipped"}
+        learning.forget()
+        learning.edit(", fails_at: 2", "")
+        learning.here()
+        assert learning.started()[:2] == ["v", "t"]
+        assert result(learning)["n_rounds"] == 3
+
+    def test_a_condition_on_a_value_that_is_not_there_fails_the_loop_with_what_is(
+        self, learning: Shop, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        learning.edit("${test}.steps", "${test}.stepps")
+        assert learning.here()["learn"] == "failed"
+        events = journal.read(learning.out / journal.NAME)
+        (reason,) = [e["reason"] for e in events if e["event"] == "failed"]
+        assert "learn/1/test/result.json has no 'stepps' at its top. Did you mean 'steps'?" in reason
+        learning.edit("${test}.stepps", "${test}.steps")
+        learning.forget()
+        learning.here()
+        assert learning.started()[0] == "t"
+        assert result(learning)["n_rounds"] == 3
+
+    def test_from_a_loop_runs_all_of_it_anew(self, learning: Shop) -> None:
+        learning.here()
+        learning.forget()
+        learning.here(start=("learn",))
+        assert learning.started() == ["t", "v", "t", "v", "t", "v", "z"]
+
+    def test_from_a_round_runs_it_and_what_follows(self, learning: Shop) -> None:
+        learning.here()
+        learning.forget()
+        learning.here(start=("learn/3/test",))
+        assert learning.started() == ["v", "z"]
 
 
 @pytest.mark.parametrize(
