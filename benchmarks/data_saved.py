@@ -30,16 +30,29 @@ TUNED_ON = 30
 
 
 def base(args: argparse.Namespace) -> Path:
-    """The pre-trained model that all of these benchmarks start from; made once."""
+    """The pre-trained model that all of these benchmarks start from; made once.
+
+    In rounds, each from the weights of the one before: the cosine schedule with warm restarts (Loshchilov and
+    Hutter, arXiv 1608.03983).
+    """
     parts = sets.prepare(PRETRAINING, args.shared, args.out)
-    train = {
-        "preset": "pretrain", "max_steps": args.base_steps, "learning_rate": 0.002, "batch_atoms": 96,
-        "valid_every": max(1, args.base_steps // 6), "valid_frames": 16,
-    }  # fmt: skip
-    data = {name: str(path) for name, path in parts.items()}
-    folder = args.out / "base"
+    rounds = [int(steps) for steps in args.base_steps.split(",")]
     tests = {name: path / "test" for name, path in parts.items() if name not in ("mptrj", "alexandria")}
-    runs.run(folder, "pretrain", {"data": data, "trunk": args.trunk, "train": train}, tests, share=False)
+    folder = args.out / "base"
+    for k, steps in enumerate(rounds, start=1):
+        train = {
+            "preset": "pretrain", "max_steps": steps, "learning_rate": 0.002, "batch_atoms": 96,
+            "valid_every": max(1, steps // 6), "valid_frames": 16,
+        }  # fmt: skip
+        options = {
+            "data": {name: str(path) for name, path in parts.items()},
+            "trunk": args.trunk,
+            "train": train,
+        }
+        if k > 1:
+            options["init"] = str(folder)
+        folder = args.out / ("base" if k == len(rounds) else f"base-round{k}")
+        runs.run(folder, "pretrain", options, tests, share=False)
     return folder
 
 
@@ -120,7 +133,7 @@ def arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
     parser.add_argument("--out", type=Path, default=Path("lamkit-claims"))
     parser.add_argument("--trunk", default="orb-v3-tiny")
-    parser.add_argument("--base-steps", type=int, default=4500, help="of pre-training")
+    parser.add_argument("--base-steps", default="4500,6000", help="of pre-training, in rounds")
     parser.add_argument("--seeds", type=int, default=3)
     return parser
 
