@@ -1,7 +1,8 @@
-"""Speed and memory of the 25M-parameter models against orb-models: same weights' sizes, structures and threads.
+"""Speed and memory of the 25M-parameter models against orb-models: same weights, structures and threads.
 
-Each measurement starts two processes, LAMKit and orb-models, which stay alive and are called in turn, so that
-whatever else the machine does meets both. Energies are compared first where weights are shared by a file.
+Each measurement starts a process for each engine; they stay alive and are called in turn, so that whatever else the
+machine does meets all of them. Weights are those that orb-models starts with, handed on in a file; the energies
+that both make of them are compared.
 
     inference   energy, forces, stress of a rattled copper crystal from ready neighbour lists
     training    loss, gradient, clipping and Adam on 8 rattled cells of 40 atoms
@@ -14,9 +15,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +29,7 @@ from ase.build import bulk
 MODELS = ("orb-v2", "orb-v3-direct-20", "orb-v3-conservative-20")
 SIZES = {40: (2, 5, 1), 108: (3, 3, 3), 256: (4, 4, 4), 500: (5, 5, 5)}
 REPEATS = 7
+REFERENCE = "heads.energy.reference.linear.weight"
 
 
 def crystal(n_atoms: int, seed: int = 0) -> Atoms:
@@ -51,40 +55,61 @@ def peak_gb() -> float:
 # -- the two sides --------------------------------------------------------------------------------
 
 
-def lamkit_call(job: str, model: str, n_atoms: int, neighbors: int):
-    """A function that does the job once."""
+def lamkit_call(job: str, model: str, n_atoms: int, neighbors: int, weights: Path):
+    """A function that does the job once and returns the energy, or the loss."""
     from lamkit import config, presets
     from lamkit.data.batch import Shape, collate, make_graph
     from lamkit.model.config import TrunkConfig
     from lamkit.model.runtime import setup
 
-    ms = setup("CPU")
+    setup("CPU")
     from lamkit.model.inference import Predictor
     from lamkit.model.potential import Potential
 
     trunk = config.load(TrunkConfig, presets.find("configs/trunk", model))
     trunk = trunk.model_copy(update={"max_neighbors": neighbors})
     frames = cells() if job == "training" else [crystal(n_atoms)]
-    graphs = [make_graph(_labelled(a), trunk.cutoff, neighbors) for a in frames]
+    graphs = [make_graph(labelled(a), trunk.cutoff, neighbors) for a in frames]
     shape = Shape(sum(len(a) for a in frames) + 1, sum(len(g.senders) for g in graphs) + 1, len(frames) + 1)
     batch = collate(graphs, shape, np.zeros(119))
-    potential = Potential(trunk, ["x"])
-    if job == "inference":
-        predictor = Predictor(potential)
-        return lambda: predictor.predict(batch, 0)
+    potential, average = Potential(trunk, ["x"]), Potential(trunk, ["x"])
+    if weights.exists():
+        for network in (potential, average):
+            load(network, weights)
+    if job == "training":
+        return training_step(potential, average, batch)
+    del average
+    predictor = Predictor(potential)
+    reference = np.load(weights)[REFERENCE].ravel()[frames[0].numbers].sum() if weights.exists() else 0.0
+    return lambda: predictor.predict(batch, 0)["energy"][0] * n_atoms + reference
+
+
+def load(potential, weights: Path) -> None:
+    """Take the weights that orb-models wrote."""
+    from lamkit.model.public.names import lamkit_name
+
+    with np.load(weights) as file:
+        potential.load_state({lamkit_name(name, "x"): file[name] for name in file if name != REFERENCE})
+
+
+def training_step(potential, average, batch):
+    """A function that makes one step of training: loss, gradient, clipping, Adam, average of the weights."""
+    import mindspore as ms
+
     from lamkit.train.config import TrainConfig
     from lamkit.train.objective import tensors
     from lamkit.train.step import TrainStep
 
-    step = TrainStep(potential, Potential(trunk, ["x"]), TrainConfig())
+    step = TrainStep(potential, average, TrainConfig())
     head, numbers = ms.Tensor(0, ms.int32), ms.Tensor([1e-5, 0.9, 0.99, 0.9, 0.99, 0.99], ms.float32)
     weights = ms.Tensor(np.ones(len(step.objective.loss.names)), ms.float32)
     units = ms.Tensor([1.0, 1.0, 1.0], ms.float32)
     inputs = tensors(batch)
-    return lambda: step(head, numbers, weights, units, *inputs)[0].asnumpy()
+    return lambda: float(step(head, numbers, weights, units, *inputs)[0].asnumpy())
 
 
-def _labelled(atoms: Atoms):
+def labelled(atoms: Atoms):
+    """The structure as a frame with labels."""
     from lamkit.data.frame import from_atoms
 
     energy, forces, stress = labels(atoms)
@@ -97,8 +122,8 @@ def labels(atoms: Atoms) -> tuple[float, np.ndarray, np.ndarray]:
     return -3.0 * len(atoms), rng.normal(size=(len(atoms), 3)), rng.normal(size=6) * 0.01
 
 
-def orb_call(job: str, model: str, n_atoms: int, neighbors: int, compiled: bool):
-    """The same with orb-models."""
+def orb_call(job: str, model: str, n_atoms: int, neighbors: int, weights: Path, compiled: bool):
+    """The same with orb-models; the first to come writes its weights."""
     import torch
     from orb_models.forcefield import atomic_system, base, pretrained
     from orb_models.forcefield.atomic_system import SystemConfig
@@ -109,13 +134,18 @@ def orb_call(job: str, model: str, n_atoms: int, neighbors: int, compiled: bool)
         "orb-v3-conservative-20": pretrained.orb_v3_conservative_architecture,
     }[model]
     network = build()
+    if weights.exists():
+        with np.load(weights) as file:
+            network.load_state_dict({name: torch.tensor(file[name]) for name in file})
+    else:
+        np.savez(weights, **{name: value.numpy() for name, value in network.state_dict().items()})
     system = SystemConfig(radius=6.0, max_num_neighbors=neighbors)
     if compiled:
         network.compile(mode="default", dynamic=True)
     if job == "inference":
         network.eval()
         graph = atomic_system.ase_atoms_to_atom_graphs(crystal(n_atoms), system)
-        return lambda: network.predict(graph)
+        return lambda: network.predict(graph)["energy"].item()
     network.train()
     graphs = []
     for atoms in cells():
@@ -133,29 +163,32 @@ def orb_call(job: str, model: str, n_atoms: int, neighbors: int, compiled: bool)
     batch = base.batch_graphs(graphs)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-5)
 
-    def step() -> None:
+    def step() -> float:
         optimizer.zero_grad()
-        network.loss(batch).loss.backward()
+        loss = network.loss(batch).loss
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 10.0)
         optimizer.step()
+        return loss.item()
 
     return step
 
 
-def serve(side: str, job: str, model: str, n_atoms: int, neighbors: int) -> None:
-    """Answer each line on stdin with the seconds of one call and the peak memory."""
+def serve(side: str, job: str, model: str, n_atoms: int, neighbors: int, weights: Path) -> None:
+    """Answer each line on stdin with the seconds of one call, the peak memory and the energy."""
     import time
 
-    compiled = side == "compiled"
-    maker = lamkit_call if side == "lamkit" else orb_call
-    call = maker(job, model, n_atoms, neighbors, *(() if side == "lamkit" else (compiled,)))
+    if side == "lamkit":
+        call = lamkit_call(job, model, n_atoms, neighbors, weights)
+    else:
+        call = orb_call(job, model, n_atoms, neighbors, weights, compiled=side == "compiled")
     call()
     call()
     print("ready", flush=True)
     for _ in sys.stdin:
         start = time.perf_counter()
-        call()
-        print(time.perf_counter() - start, peak_gb(), flush=True)
+        value = call()
+        print(time.perf_counter() - start, peak_gb(), value, flush=True)
 
 
 # -- the comparison -------------------------------------------------------------------------------
@@ -164,15 +197,14 @@ def serve(side: str, job: str, model: str, n_atoms: int, neighbors: int) -> None
 class Side:
     """One process of one engine."""
 
-    def __init__(self, python: str, side: str, job: str, model: str, n_atoms: int, neighbors: int) -> None:
-        command = [python, __file__, "--serve", side, job, model, str(n_atoms), str(neighbors)]
+    def __init__(self, python: str, *words: str) -> None:
+        command, self.errors = [python, __file__, "--serve", *words], tempfile.TemporaryFile("w+")  # noqa: SIM115 (as long as the process)
         environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            text=True, env=environment,
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, env=environment
         )  # fmt: skip
         self.times: list[float] = []
-        self.memory = float("nan")
+        self.memory = self.value = float("nan")
         # Engines may print of their own before they are ready; the end of the stream means they failed.
         self.alive = any(line.strip() == "ready" for line in iter(self.process.stdout.readline, ""))
 
@@ -180,9 +212,22 @@ class Side:
         """Do the job once and note time and memory."""
         self.process.stdin.write("\n")
         self.process.stdin.flush()
-        seconds, memory = self.process.stdout.readline().split()
-        self.times.append(float(seconds))
-        self.memory = float(memory)
+        seconds, self.memory, self.value = map(float, self.process.stdout.readline().split())
+        self.times.append(seconds)
+
+    def result(self) -> dict:
+        """What was measured, or the last words."""
+        if not self.alive:
+            self.errors.seek(0)
+            lines = [line.strip() for line in self.errors if line.strip()]
+            named = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Unsupported)", line)]
+            return {"error": (named or lines or ["no message"])[-1][:300]}
+        return {
+            "min_ms": 1000 * min(self.times),
+            "median_ms": 1000 * statistics.median(self.times),
+            "peak_gb": self.memory,
+            "value": self.value,
+        }
 
     def close(self) -> None:
         """End the process."""
@@ -193,44 +238,50 @@ class Side:
 def compare(
     orb: str, sides: list[str], job: str, model: str, n_atoms: int, neighbors: int, repeats: int
 ) -> dict:
-    """Times in ms (smallest, median) and peak memory in GB of each side."""
-    running = {
-        s: Side(sys.executable if s == "lamkit" else orb, s, job, model, n_atoms, neighbors) for s in sides
-    }
+    """Times in ms (smallest, median), peak memory in GB and energy (training: loss) of each side."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = (job, model, str(n_atoms), str(neighbors), str(Path(folder) / "weights.npz"))
+        running = {s: Side(sys.executable if s == "lamkit" else orb, s, *words) for s in sides}
     for _ in range(repeats):
         for side in running.values():
             if side.alive:
                 side.call()
     result = {"job": job, "model": model, "atoms": n_atoms, "neighbors": neighbors}
     for name, side in running.items():
-        if side.alive:
-            result[name] = {
-                "min_ms": 1000 * min(side.times),
-                "median_ms": 1000 * statistics.median(side.times),
-                "peak_gb": side.memory,
-            }
+        result[name] = side.result()
         side.close()
     return result
 
 
 def row(r: dict) -> str:
-    """One line of the table."""
-    ours, cells_ = r["lamkit"], []
-    for name in ("lamkit", "eager", "compiled"):
-        side = r.get(name)
-        cells_.append("–" if side is None else f"{side['min_ms']:.0f} / {side['median_ms']:.0f}")
-    ratios = [
-        f"{r[name]['min_ms'] / ours['min_ms']:.2f} / {r[name]['median_ms'] / ours['median_ms']:.2f}"
-        if name in r
-        else "–"
-        for name in ("eager", "compiled")
+    """One line of the table, and one for each engine that failed."""
+    ours = r["lamkit"]
+    if "error" in ours:
+        return f"{r['job']} {r['model']}: LAMKit failed: {ours['error']}"
+    others = [r.get(name, {}) for name in ("eager", "compiled")]
+    times = [
+        f"{side['min_ms']:.0f} / {side['median_ms']:.0f}" if "min_ms" in side else "–"
+        for side in (ours, *others)
     ]
-    memory = (
-        f"{ours['peak_gb']:.2f} / {r['eager']['peak_gb']:.2f}" if "eager" in r else f"{ours['peak_gb']:.2f}"
-    )
+    ratios = [
+        f"{side['min_ms'] / ours['min_ms']:.2f} / {side['median_ms'] / ours['median_ms']:.2f}"
+        if "min_ms" in side
+        else "–"
+        for side in others
+    ]
+    memory = " / ".join(f"{side['peak_gb']:.2f}" for side in (ours, others[0]) if "peak_gb" in side)
+    if r["job"] == "inference" and "value" in others[0]:
+        difference = f"{abs(ours['value'] - others[0]['value']) / r['atoms']:.0e}"
+    else:
+        difference = "–"
+    failed = [
+        f"\n{name} failed: {side['error']}"
+        for name, side in r.items()
+        if isinstance(side, dict) and "error" in side
+    ]
     return (
-        f"| {r['job']} | {r['model']} | {r['atoms']} | {r['neighbors']} | {' | '.join(cells_)} "
-        f"| {' | '.join(ratios)} | {memory} |"
+        f"| {r['job']} | {r['model']} | {r['atoms']} | {r['neighbors']} | {' | '.join(times)} "
+        f"| {' | '.join(ratios)} | {memory} | {difference} |{''.join(failed)}"
     )
 
 
@@ -246,15 +297,16 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--compiled", action="store_true", help="torch.compile as a third side")
     parser.add_argument("--out", type=Path, help="results as JSON lines")
-    parser.add_argument("--serve", nargs=5, help=argparse.SUPPRESS)
+    parser.add_argument("--serve", nargs=6, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
-        side, job, model, n_atoms, neighbors = args.serve
-        serve(side, job, model, int(n_atoms), int(neighbors))
+        side, job, model, n_atoms, neighbors, weights = args.serve
+        serve(side, job, model, int(n_atoms), int(neighbors), Path(weights))
         return
-    sides = ["lamkit", *(["eager"] if args.orb else []), *(["compiled"] if args.compiled else [])]
+    # The first side writes the weights that the others read.
+    sides = [*(["eager"] if args.orb else []), *(["compiled"] if args.compiled else []), "lamkit"]
     print("| job | model | atoms | neighbours | LAMKit ms (min / median) | eager ms | compiled ms | eager ÷ LAMKit "
-          "| compiled ÷ LAMKit | peak GB LAMKit / eager |\n|" + "---|" * 10)  # fmt: skip
+          "| compiled ÷ LAMKit | peak GB LAMKit / eager | difference eV/atom |\n|" + "---|" * 11)  # fmt: skip
     for job in args.jobs.split(","):
         for model in args.models.split(","):
             for n_atoms in map(int, args.sizes.split(",")) if job == "inference" else [320]:

@@ -49,6 +49,7 @@ class Headed(nn.Cell):
 
     Attributes:
         output_names: what ``outputs`` gives.
+        edition: how often :meth:`load_state` has replaced weights.
         n_inputs: how many tensors :meth:`inputs` makes.
     """
 
@@ -61,6 +62,7 @@ class Headed(nn.Cell):
         if not heads or len(set(heads)) != len(heads):
             raise UserError(f"a potential needs one or more heads of different names, got {list(heads)}")
         self.config, self.dtype, self.heads = config, dtype, list(heads)
+        self.edition = 0
 
     def trunk_parameters(self) -> list[Parameter]:
         """Trainable parameters that all heads share, less those that no energy or force depends on."""
@@ -79,7 +81,7 @@ class Headed(nn.Cell):
         return inputs(batch, self.dtype)
 
     def predict_only(self) -> None:
-        """Keep nothing that only training needs, from the next compilation on."""
+        """Predict with the weights as they are now; keep nothing that only training needs."""
 
     # -- parameters -------------------------------------------------------------------------------
 
@@ -214,6 +216,7 @@ class Headed(nn.Cell):
                 array = np.reshape(values[name], own[name].shape)
                 parameter.set_data(Tensor(np.array(array), self.dtype))
         self.stack.write({name: values[name] for name in values if name in own})
+        self.edition += 1
 
 
 def _fits(given: np.ndarray, own: np.ndarray) -> bool:

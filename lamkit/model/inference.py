@@ -42,15 +42,19 @@ class Predictor:
     """Holds the compiled cells of a potential.
 
     Args:
-        potential: with its weights loaded; from now on it is for prediction only.
+        potential: from the first prediction on it is for nothing else. Its weights are put in order for that, once.
     """
 
     def __init__(self, potential: Headed) -> None:
         self.potential = potential
-        potential.predict_only()
+        self._edition: int | None = None
         names = potential.output_names
         self._evaluate = Evaluator(potential, tuple(n for n in names if n not in DETAILS))
         self._evaluate_all = Evaluator(potential, names)
+
+    def refresh(self) -> None:
+        """To be called when a compiled step has changed weights; ``load_state`` is noticed without."""
+        self._edition = None
 
     def predict(self, batch: Batch, head: int, details: bool = False) -> dict[str, np.ndarray]:
         """Predictions for a padded batch.
@@ -71,6 +75,9 @@ class Predictor:
         """
         if self.potential.config.conditioning:
             require_conditions(batch)
+        if self._edition != self.potential.edition:
+            self.potential.predict_only()
+            self._edition = self.potential.edition
         cell = self._evaluate_all if details else self._evaluate
         outputs = cell(Tensor(head, ms.int32), *self.potential.inputs(batch))
         result = {name: value.asnumpy() for name, value in zip(cell.names, outputs, strict=True)}
@@ -84,8 +91,6 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
-def predict_batch(
-    potential: Headed, batch: Batch, head: int, details: bool = False
-) -> dict[str, np.ndarray]:
+def predict_batch(potential: Headed, batch: Batch, head: int, details: bool = False) -> dict[str, np.ndarray]:
     """:meth:`Predictor.predict` for a single batch; keep a Predictor to predict many."""
     return Predictor(potential).predict(batch, head, details)

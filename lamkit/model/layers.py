@@ -17,8 +17,6 @@ from lamkit.model.gradients import MeanSquare, Silu
 from lamkit.model.native import cells
 
 START_GAIN, START_BIAS = 1.5, 0.1
-# Numbers of a hidden layer that predictions keep for the forces; beyond (256 MB), time is given for memory.
-KEPT = 2**26
 Named = Iterator[tuple[str, Parameter]]
 
 
@@ -157,34 +155,25 @@ class Mlp(nn.Cell):
         self.first = Linear(n_in, hidden, rng, dtype)
         self.second = Linear(hidden, hidden, rng, dtype)
         self.third = Linear(hidden, n_out, rng, dtype)
-        self.normed, self.hidden = normed, hidden
+        self.normed = normed
         if normed:
             self.norm = norm(version, n_out, dtype)
         self.act = activation(version, dtype)
         self.shifted = version == "v2"
-        self.lean, self.twice, self.on_edges = False, twice, native == "edges"
+        self.on_edges = native == "edges"
         if native == "rows":
             self.forward = cells.RowForward(version, dtype, twice)
             self.backward = cells.RowPull(version, dtype)
-            self.leanly = cells.Lean(version, dtype, "row", (n_in, hidden, 0))
         elif native == "edges":
             self.forward = cells.EdgeForward(version, dtype, twice)
             self.backward = cells.EdgePull(version, dtype)
-            self.leanly = cells.Lean(version, dtype, "edge", (n_in - 2 * n_out, hidden, n_out))
 
     def kept(self, *inputs: Tensor) -> tuple[Tensor, Any]:
         """Output [M, n_out] by the C++ operator and what :meth:`pull` needs.
 
         ``inputs`` are rows [M, n_in], or edges, nodes, senders and receivers.
         """
-        weights = self._weights()
-        if self.lean and (not self.twice or self._large(inputs[0])):
-            return self.leanly(*inputs, *weights), inputs
-        if self.lean:
-            # The weights are kept, packed: a parameter that two operators read is copied by MindSpore.
-            out, h1, h2, y, packed = self.leanly.kept(*inputs, *weights)
-            return out, (h1, h2, y, packed)
-        out, h1, h2, y = self.forward(*inputs, *weights)
+        out, h1, h2, y = self.forward(*inputs, *self._weights())
         return out, (h1, h2, y)
 
     def _weights(self) -> tuple[Tensor, ...]:
@@ -194,19 +183,15 @@ class Mlp(nn.Cell):
             self.norm.bias if self.shifted else self.norm.weight,
         )  # fmt: skip
 
-    def _large(self, rows: Tensor) -> bool:
-        """Whether the hidden layers of these rows are made anew rather than kept."""
-        return rows.shape[0] * self.hidden > KEPT
+    def weights(self) -> list[np.ndarray]:
+        """W1, b1, W2, b2, W3, b3, gain and shift of the norm (where it has none, the gain again)."""
+        return [w.asnumpy() for w in self._weights()]
 
     def pull(self, d_out: Tensor, kept: Any, *ends: Tensor) -> Any:
         """Gradient with respect to the rows, or to edges and nodes, from that of the output.
 
         ``ends`` are nodes, senders and receivers where the inputs were edges.
         """
-        if self.lean and self._large(d_out):
-            return self.leanly.pull_again(*kept, *self._weights(), d_out)
-        if self.lean:
-            return self.leanly.pull(d_out, kept[0], kept[1], kept[2], *ends, kept[3])
         out = self.backward(
             d_out, kept[0], kept[1], kept[2], *ends,
             self.first.weight, self.second.weight, self.third.weight, self.norm.weight,

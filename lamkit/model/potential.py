@@ -233,7 +233,7 @@ class Potential(Headed):
         return forces + _cross(arms, ops.gather(lever, node_graph, 0))
 
     def predict_only(self) -> None:
-        """Keep nothing that only training needs, from the next compilation on."""
+        """Predict with the weights as they are now; keep nothing that only training needs."""
         self.trunk.predict_only()
 
     def _named(self) -> Named:

@@ -17,7 +17,7 @@ from lamkit.model.config import TrunkConfig
 from lamkit.model.features import FEATURES, Envelope
 from lamkit.model.gradients import Gather, SegmentSum
 from lamkit.model.layers import Linear, Mlp, Named, uniform
-from lamkit.model.native import cells
+from lamkit.model.native import cells, predict
 
 # Rows of the embedding table: atomic number is the index, 0 is the dummy of padding.
 N_ELEMENTS = 119
@@ -89,6 +89,48 @@ class Interaction(nn.Cell):
         by_update, at_nodes = self.edge_mlp.pull(d_update, of_update, d_nodes, gated[3], gated[4])
         return d_nodes + at_nodes, by_gates + by_update, d_cutoff
 
+    def make_lean(self, name: str, config: TrunkConfig, dtype: ms.Type) -> predict.Layer:
+        """Make the cells of :meth:`predicted`; returned is the one whose memory counts."""
+        version, width, hidden, pulled = config.version, config.latent, config.hidden, config.conservative
+        self.packed_edges = predict.Layer(
+            version, dtype, f"{name}.edges", (width, width, hidden, width), pulled
+        )
+        self.packed_nodes = predict.Rows(
+            version, dtype, f"{name}.nodes", (3 * width, 0, hidden, width), pulled
+        )
+        self.packed_nodes.keep_all()
+        return self.packed_edges
+
+    def pack(self) -> None:
+        """Take the weights as they are now for :meth:`predicted`."""
+        self.packed_edges.fill(self.edge_mlp.weights())
+        self.packed_nodes.fill(self.node_mlp.weights())
+
+    def predicted(
+        self,
+        nodes: Tensor,
+        edges: Tensor,
+        cutoff: Tensor,
+        senders: Tensor,
+        receivers: Tensor,
+        live: Tensor,
+        every: Tensor,
+    ) -> tuple[Tensor, Tensor, Any]:
+        """As :meth:`kept` for prediction; ``live`` edges and ``every`` node are real (int32 [1])."""
+        messages, after, of_edges = self.packed_edges(
+            nodes, edges, cutoff, senders, receivers, self._gates(), live
+        )
+        change, of_nodes = self.packed_nodes(ops.concat((nodes, messages), 1), every)
+        return nodes + change, after, (of_edges, of_nodes)
+
+    def predicted_pull(self, d_nodes: Tensor, d_edges: Tensor, kept: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """As :meth:`pull`, for :meth:`predicted`."""
+        of_edges, of_nodes = kept
+        d_input = self.packed_nodes.pull(d_nodes, of_nodes)
+        d_nodes = d_nodes + d_input[:, : self.width]
+        d_edges, d_cutoff, at_nodes = self.packed_edges.pull(d_input[:, self.width :], d_edges, of_edges)
+        return d_nodes + at_nodes, d_edges, d_cutoff
+
     def _gates(self) -> tuple[Tensor, Tensor]:
         """Weights [2, D] and biases [2] of both gates, receive and send."""
         weight = ops.concat((self.receive_gate.weight, self.send_gate.weight), 0)
@@ -131,7 +173,9 @@ class Trunk(nn.Cell):
         self.embedding = uniform(rng, (N_ELEMENTS, width), 3.0**0.5, dtype)
         self.features: Any = FEATURES[version](config, dtype)
         self.envelope = Envelope(config.cutoff, dtype)
-        self.native = cells.available(version, dtype)
+        self.native, self.lean = cells.available(version, dtype), False
+        self.config, self.dtype = config, dtype
+        self.every = Tensor([2**31 - 1], ms.int32)
         rows, twice = "rows" if self.native else "", config.conservative
         self.node_encoder = Mlp(width, hidden, width, version, rng, dtype, native=rows)
         self.edge_encoder = Mlp(
@@ -209,6 +253,8 @@ class Trunk(nn.Cell):
         spin: Tensor,
     ) -> tuple[Tensor, Any]:
         """As :meth:`construct` by C++ operators, with what :meth:`pull` needs."""
+        if self.lean:
+            return self._predicted(numbers, vectors, senders, receivers, node_graph, charge, spin)
         features, cutoff = self.geometry(vectors)
         nodes, _ = self.node_encoder.kept(ops.gather(self.embedding, numbers, 0))
         edges, first = self.edge_encoder.kept(features)
@@ -219,20 +265,75 @@ class Trunk(nn.Cell):
             trail = (*trail, step)  # type: ignore[assignment]  # graph mode
         return nodes, (first, trail, edges, cutoff)
 
+    def _predicted(
+        self,
+        numbers: Tensor,
+        vectors: Tensor,
+        senders: Tensor,
+        receivers: Tensor,
+        node_graph: Tensor,
+        charge: Tensor,
+        spin: Tensor,
+    ) -> tuple[Tensor, Any]:
+        features, cutoff = self.geometry(vectors)
+        # The edges of padding are the last, from the dummy node, which is the last one.
+        real = ops.cast(senders < numbers.shape[0] - 1, ms.float32)
+        live = ops.cast(ops.reshape(ops.sum(real), (1,)), ms.int32)
+        nodes, _ = self.packed_nodes(ops.gather(self.embedding, numbers, 0), self.every)
+        edges, first = self.packed_edges(features, live)
+        trail = ()
+        for layer in self.layers:
+            nodes = self.conditioned_nodes(layer, nodes, node_graph, charge, spin)
+            nodes, edges, step = layer.predicted(nodes, edges, cutoff, senders, receivers, live, self.every)
+            trail = (*trail, step)  # type: ignore[assignment]  # graph mode
+        return nodes, (first, trail, edges, cutoff)
+
     def pull(self, d_nodes: Tensor, kept: Any, vectors: Tensor) -> Tensor:
         """Gradient with respect to the edge vectors [n_edges, 3] from that of the final node features."""
         first, trail, edges, cutoff = kept
         d_edges, d_cutoff = ops.zeros_like(edges), ops.zeros_like(cutoff)
         for k in range(self.depth - 1, -1, -1):
-            d_nodes, d_edges, more = self.layers[k].pull(d_nodes, d_edges, trail[k])
+            if self.lean:
+                d_nodes, d_edges, more = self.layers[k].predicted_pull(d_nodes, d_edges, trail[k])
+            else:
+                d_nodes, d_edges, more = self.layers[k].pull(d_nodes, d_edges, trail[k])
             d_cutoff = d_cutoff + more
-        return self.geometry_gradient(vectors, self.edge_encoder.pull(d_edges, first), d_cutoff)
+        if self.lean:
+            d_features = self.packed_edges.pull(d_edges, first)
+        else:
+            d_features = self.edge_encoder.pull(d_edges, first)
+        return self.geometry_gradient(vectors, d_features, d_cutoff)
 
     def predict_only(self) -> None:
-        """Keep nothing that only training needs, from the next compilation on."""
-        for cell in self.cells_and_names():
-            if isinstance(cell[1], Mlp):
-                cell[1].lean = True
+        """Predict with the weights as they are now; keep nothing that only training needs."""
+        if not self.native:
+            return
+        if not self.lean:
+            self._make_lean()
+        self.packed_nodes.fill(self.node_encoder.weights())
+        self.packed_edges.fill(self.edge_encoder.weights())
+        for layer in self.layers:
+            layer.pack()
+
+    def _make_lean(self) -> None:
+        config, dtype = self.config, self.dtype
+        width, hidden = config.latent, config.hidden
+        self.packed_nodes = predict.Rows(
+            config.version, dtype, "packed.nodes", (width, 0, hidden, width), pulled=False
+        )
+        self.packed_edges = predict.Rows(
+            config.version,
+            dtype,
+            "packed.edges",
+            (config.n_edge_inputs, 0, hidden, width),
+            config.conservative,
+        )
+        found = [layer.make_lean(f"packed.{k}", config, dtype) for k, layer in enumerate(self.layers)]
+        if config.conservative:
+            # Of each edge: its features in every layer, and in passing gradients and what the geometry takes.
+            others = (config.layers + 4) * width + 6 * config.n_edge_inputs
+            predict.share([self.packed_edges, *found], predict.room(), others)
+        self.lean = True
 
     def conditioned_nodes(
         self, layer: Interaction, nodes: Tensor, node_graph: Tensor, charge: Tensor, spin: Tensor

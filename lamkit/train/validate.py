@@ -53,6 +53,7 @@ class Validator:
     def errors(self, predictor: Predictor) -> dict[str, Errors]:
         """Errors per head; heads without validation frames are left out."""
         found: dict[str, Errors] = {}
+        predictor.refresh()
         for index, task in enumerate(self.tasks):
             if batches := self.batches(index):
                 sums = ErrorSums()

@@ -10,14 +10,25 @@ from ase.build import bulk
 
 from lamkit.data.batch import Shape, collate, make_graph
 from lamkit.data.frame import from_atoms
+from lamkit.errors import UserError
 from lamkit.model.native import build
-from tests.model.small import SHAPE, batch_of, ms, rattled, small_potential, structures
+from lamkit.train.config import TrainConfig
+from tests.model.small import SHAPE, batch_of, ms, rattled, small_config, small_potential, structures
 
 from lamkit.model.inference import Predictor  # isort: skip
-from lamkit.model.native import cells  # isort: skip
+from lamkit.model.native import cells, predict  # isort: skip
 from lamkit.model.potential import inputs  # isort: skip
+from lamkit.train.objective import tensors  # isort: skip
+from lamkit.train.step import TrainStep  # isort: skip
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+# Whether edge encoder and layers keep their second, and their first hidden layer.
+LEVELS = {
+    "none": [(False, False)] * 3,
+    "half of two networks": [(True, False), (True, False), (False, False)],
+    "all of one": [(True, True), (True, False), (True, False)],
+    "all": [(True, True)] * 3,
+}
 CASES = [("v3", "conservative"), ("v3", "direct"), ("v2", "conservative"), ("v2", "direct")]
 
 
@@ -82,15 +93,78 @@ def test_operators_agree_with_the_plain_network_to_double_precision(version, out
 
 @needs_compiler
 @pytest.mark.parametrize("version", ["v2", "v3"])
-def test_forces_are_the_same_where_hidden_layers_are_not_kept(version, monkeypatch):
-    batch = batch_of(structures())
-    found = []
-    for kept in (2**26, 0):
-        monkeypatch.setattr("lamkit.model.layers.KEPT", kept)
-        found.append(Predictor(potential_of(version, "conservative", monkeypatch, True)).predict(batch, 0))
+def test_the_forces_are_the_same_bits_whatever_hidden_layers_were_kept(version, monkeypatch):
+    batch, found = batch_of(structures()), {}
+    # Bytes for one more number per edge; networks have 10 hidden numbers and 8 outputs, others take these.
+    each, others = SHAPE.n_edges * 8, 6 * 8 + 6 * small_config(version=version).n_edge_inputs
+    rooms = {
+        "none": 0.0,
+        "half of two networks": (others + 2.1 * 18) * each,
+        "all of one": (others + 64.1) * each,
+    }
+    for name, room in (*rooms.items(), ("all", 1e12)):
+        monkeypatch.setattr(predict, "room", lambda room=room: room)
+        potential = potential_of(version, "conservative", monkeypatch, True)
+        found[name] = Predictor(potential).predict(batch, 0)
+        networks = [potential.trunk.packed_edges, *(layer.packed_edges for layer in potential.trunk.layers)]
+        levels = [(n.half_rows >= SHAPE.n_edges, n.all_rows >= SHAPE.n_edges) for n in networks]
+        assert levels == LEVELS[name]
     mask = batch.node_mask > 0
-    np.testing.assert_allclose(found[1]["forces"][mask], found[0]["forces"][mask], rtol=0, atol=1e-13)
-    assert abs(found[0]["forces"][mask]).max() > 1e-3
+    for name in rooms:
+        np.testing.assert_array_equal(found[name]["forces"][mask], found["all"]["forces"][mask])
+        np.testing.assert_array_equal(found[name]["energy"], found["all"]["energy"])
+    assert abs(found["all"]["forces"][mask]).max() > 1e-3
+
+
+@needs_compiler
+def test_padding_is_not_computed_and_changes_no_bit(monkeypatch):
+    potential = potential_of("v3", "conservative", monkeypatch, True)
+    predictor, atoms = Predictor(potential), structures()
+    edges = int((batch_of(atoms).senders < SHAPE.n_atoms - 1).sum())
+    few, many = (
+        predictor.predict(batch_of(atoms, Shape(SHAPE.n_atoms, n, SHAPE.n_graphs)), 0)
+        for n in (edges + 1, edges + 500)
+    )
+    count = sum(len(a) for a in atoms)
+    np.testing.assert_array_equal(few["forces"][:count], many["forces"][:count])
+    assert np.isfinite(many["forces"]).all()
+
+
+@needs_compiler
+def test_replaced_weights_are_used_by_the_next_prediction(monkeypatch):
+    batch = batch_of(structures(), dtype=np.float32)
+    first, second = (small_potential(dtype=ms.float32, seed=seed) for seed in (1, 2))
+    predictor = Predictor(first)
+    before = predictor.predict(batch, 0)["forces"]
+    expected = Predictor(second).predict(batch, 0)["forces"]
+    first.load_state(second.state())
+    np.testing.assert_array_equal(predictor.predict(batch, 0)["forces"], expected)
+    assert abs(before - expected).max() > 1e-3
+
+
+@needs_compiler
+def test_a_prediction_after_training_steps_uses_the_averaged_weights_of_now():
+    """The step moves the weights inside a compiled graph, where nothing in Python sees it."""
+    batch = batch_of(structures(), dtype=np.float32)
+    potential, average = (small_potential(dtype=ms.float32) for _ in range(2))
+    step, predictor = TrainStep(potential, average, TrainConfig()), Predictor(average)
+    before = predictor.predict(batch, 0)["forces"]
+    ones = ms.Tensor(np.ones(3), ms.float32)
+    numbers = ms.Tensor([0.01, 0.9, 0.99, 0.9, 0.99, 0.5], ms.float32)  # the average moves by half each time
+    step(ms.Tensor(0, ms.int32), numbers, ones, ones, *tensors(batch))
+    predictor.refresh()  # as every validation does
+    fresh = small_potential(dtype=ms.float32)
+    fresh.load_state(average.state())
+    found, expected = predictor.predict(batch, 0)["forces"], Predictor(fresh).predict(batch, 0)["forces"]
+    np.testing.assert_array_equal(found, expected)
+    assert abs(found - before).max() > 1e-4
+
+
+@pytest.mark.parametrize("given", ["much", "-1", "inf", "nan"])
+def test_an_amount_of_memory_that_is_none_is_refused(given, monkeypatch):
+    monkeypatch.setenv("LAMKIT_MEMORY_GB", given)
+    with pytest.raises(UserError, match="LAMKIT_MEMORY_GB"):
+        predict.room()
 
 
 @needs_compiler

@@ -42,13 +42,7 @@ def operator(version: str, dtype: ms.Type, name: str, shapes: Callable[..., Shap
 
 # Outputs of each operator.
 _COUNTS = {
-    "forward": 1,
     "forward_keep": 4,
-    "forward_pack": 5,
-    "row_pull": 1,
-    "row_pull_again": 1,
-    "edge_pull_again": 2,
-    "edge_pull": 2,
     "row_pull_keep": 4,
     "edge_pull_keep": 5,
     "row_reverse": 9,
@@ -58,6 +52,18 @@ _COUNTS = {
     "exchange_pull": 3,
     "exchange_reverse": 5,
     "exchange_twice": 7,
+    "rows_none": 1,
+    "rows_half": 3,
+    "rows_all": 4,
+    "rows_none_pull": 1,
+    "rows_half_pull": 1,
+    "rows_all_pull": 1,
+    "layer_none": 2,
+    "layer_half": 4,
+    "layer_all": 5,
+    "layer_none_pull": 3,
+    "layer_half_pull": 3,
+    "layer_all_pull": 3,
 }
 
 
@@ -292,71 +298,3 @@ class ExchangePull(nn.Cell):
         """Gradients with respect to everything but the topology."""
         d = self.back(dout[0], dout[1], dout[2], dm, de, e, u, c, i, j, w, b)
         return d[0], d[1], d[2], d[3], d[4], _zeros(i), _zeros(j), d[5], d[6]
-
-
-class Lean(nn.Cell):
-    """One network for prediction only: keeps no more than a gradient with respect to its input needs.
-
-    Args:
-        version: v2 or v3.
-        dtype: float32 or float64.
-        kind: row or edge.
-        sizes: widths of the input (without nodes), of the hidden layers and of the nodes (0 for rows).
-    """
-
-    def __init__(self, version: str, dtype: ms.Type, kind: str, sizes: tuple[int, int, int]) -> None:
-        super().__init__()
-        n_in, hidden, nodes = sizes
-        if kind == "row":
-            self.plain = operator(
-                version, dtype, "row_forward", lambda x, w1, b1, w2, b2, w3, b3, g, s: [x[0], w3[0]]
-            )
-            self.pack = operator(
-                version, dtype, "row_forward_pack",
-                lambda x, w1, b1, w2, b2, w3, b3, g, s: (*_kept(x[0], w3), [_room(n_in, hidden, w3[0], 0)]),
-            )  # fmt: skip
-            self.back = operator(version, dtype, "row_pull", lambda du, h1, h2, y, packed: [du[0], n_in])
-            self.anew = operator(
-                version, dtype, "row_pull_again", lambda x, w1, b1, w2, b2, w3, b3, g, s, du: x
-            )
-        else:
-            self.plain = operator(
-                version, dtype, "edge_forward",
-                lambda e, n, i, j, w1, b1, w2, b2, w3, b3, g, s: [e[0], w3[0]],
-            )  # fmt: skip
-            self.pack = operator(
-                version, dtype, "edge_forward_pack",
-                lambda e, n, i, j, w1, b1, w2, b2, w3, b3, g, s: (
-                    *_kept(e[0], w3), [_room(n_in, hidden, w3[0], nodes)]
-                ),
-            )  # fmt: skip
-            self.back = operator(
-                version, dtype, "edge_pull", lambda du, h1, h2, y, n, i, j, packed: ([du[0], n_in], n)
-            )
-
-            self.anew = operator(
-                version, dtype, "edge_pull_again",
-                lambda e, n, i, j, w1, b1, w2, b2, w3, b3, g, s, du: (e, n),
-            )  # fmt: skip
-
-    def construct(self, *inputs: Tensor) -> Any:
-        """Output u of the same inputs as the forward cells."""
-        return self.plain(*inputs)
-
-    def kept(self, *inputs: Tensor) -> Any:
-        """u, h1, h2, y and the weights as the pull wants them."""
-        return self.pack(*inputs)
-
-    def pull(self, *inputs: Tensor) -> Any:
-        """From du and what :meth:`kept` gave (with nodes and ends before the weights) to dx, or de and dn."""
-        return self.back(*inputs)
-
-    def pull_again(self, *inputs: Tensor) -> Any:
-        """From the inputs of :meth:`construct` and du to dx, or de and dn: nothing was kept."""
-        return self.anew(*inputs)
-
-
-def _room(n_in: int, hidden: int, n_out: int, nodes: int) -> int:
-    """Numbers in packed weights, for the widest tiles there are (32 float32 columns)."""
-    wide, tall, deep = (-(-n // 32) * 32 for n in (n_in, hidden, nodes))
-    return tall * (n_out + hidden) + hidden * (wide + 2 * deep) + n_out

@@ -2,6 +2,8 @@
 #pragma once
 #include <vector>
 
+#include "pool.h"
+
 namespace lamkit {
 
 class Order {
@@ -18,6 +20,16 @@ class Order {
   template <typename Work>
   void each(long i, Work work) const {
     for (long q = first_[i]; q < first_[i + 1]; q++) work(static_cast<long>(edges_[q]));
+  }
+
+  // work(node) for every node, shared by the threads
+  template <typename Work>
+  void nodes(Work work) const {
+    constexpr long piece = 16;
+    const long n = static_cast<long>(first_.size()) - 1;
+    Pool::instance().run((n + piece - 1) / piece, [&](long p, int) {
+      for (long i = p * piece; i < std::min(n, (p + 1) * piece); i++) work(i);
+    });
   }
 
  private:

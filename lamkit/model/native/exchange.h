@@ -24,6 +24,7 @@ class Exchange {
  public:
   static void forward(const Gates<T>& x, T* messages, T* edges) {
     std::vector<T> a(2 * x.M);
+    std::fill(messages, messages + 2 * x.N * x.D, T(0));
     Pool& pool = Pool::instance();
     pool.run(pieces(x.M), [&](long piece, int) {
       each(piece, x.M, [&](long m) {
@@ -35,7 +36,7 @@ class Exchange {
         for (long j = 0; j < x.D; j++) edges[m * x.D + j] = e[j] + u[j];
       });
     });
-    to_nodes(x, messages, [&](long m, int k, T* row) {
+    to_nodes(x, 0, x.M, messages, [&](long m, int k, T* row) {
       const T* u = x.update + m * x.D;
       for (long j = 0; j < x.D; j++) row[j] += a[2 * m + k] * u[j];
     });
@@ -85,11 +86,38 @@ class Exchange {
       T* sums = partial.data() + piece * (2 * x.D + 2);
       each(piece, x.M, [&](long m) { edge(x, g, m, &a[2 * m], &mixed[2 * m], sums); });
     });
-    to_nodes(x, g.out_messages, [&](long m, int k, T* row) {
+    std::fill(g.out_messages, g.out_messages + 2 * x.N * x.D, T(0));
+    to_nodes(x, 0, x.M, g.out_messages, [&](long m, int k, T* row) {
       const T *t = g.t_u + m * x.D, *u = x.update + m * x.D;
       for (long j = 0; j < x.D; j++) row[j] += a[2 * m + k] * t[j] + mixed[2 * m + k] * u[j];
     });
     collect(x, partial, g.out_w, g.out_b);
+  }
+
+  // sigmoid of both gates of an edge
+  static void gates(const Gates<T>& x, long m, T* g) {
+    for (int k = 0; k < 2; k++) {
+      const T p = dot(x.edges + m * x.D, x.weight + k * x.D, x.D) + x.bias[k];
+      g[k] = T(1) / (T(1) + std::exp(-p));
+    }
+  }
+
+  // Row of messages [N, 2D], or of their gradient, that the edge reads at one of its ends.
+  static const T* at(const Gates<T>& x, const T* messages, long m, int k) {
+    return messages + x.end(k, m) * 2 * x.D + k * x.D;
+  }
+
+  // out [N, 2D]: add(edge, k, half a row) for those of the edges c0 ... c1 that end at each node, in their order
+  template <typename Add>
+  static void to_nodes(const Gates<T>& x, long c0, long c1, T* out, Add add) {
+    for (int k = 0; k < 2; k++) {
+      const Order order((k == 0 ? x.receivers : x.senders) + c0, c1 - c0, x.N);
+      order.nodes([&](long i) { order.each(i, [&](long m) { add(c0 + m, k, out + i * 2 * x.D + k * x.D); }); });
+    }
+  }
+
+  static T dot(const T* a, const T* b, long n) {
+    return reduce<T>(n, [&](long j) { return a[j] * b[j]; });
   }
 
  private:
@@ -99,21 +127,6 @@ class Exchange {
   template <typename Work>
   static void each(long piece, long M, Work work) {
     for (long m = piece * kPiece; m < std::min(M, (piece + 1) * kPiece); m++) work(m);
-  }
-
-  static T dot(const T* a, const T* b, long n) {
-    return reduce<T>(n, [&](long j) { return a[j] * b[j]; });
-  }
-
-  static void gates(const Gates<T>& x, long m, T* g) {
-    for (int k = 0; k < 2; k++) {
-      const T p = dot(x.edges + m * x.D, x.weight + k * x.D, x.D) + x.bias[k];
-      g[k] = T(1) / (T(1) + std::exp(-p));
-    }
-  }
-
-  static const T* at(const Gates<T>& x, const T* messages, long m, int k) {
-    return messages + x.end(k, m) * 2 * x.D + k * x.D;
   }
 
   // One edge of twice(); names as in the formula S = (t_u + t_e) . d + sum_k [g c beta + alpha c g' gamma + t_c g alpha]
@@ -144,19 +157,6 @@ class Exchange {
     for (int k = 0; k < 2; k++) {
       for (long j = 0; j < D; j++) sums[k * D + j] += pi[k] * e[j] + lift[k] * te[j];
       sums[2 * D + k] += pi[k];
-    }
-  }
-
-  // out [N, 2D]: add(edge, k, half a row) for the edges that end at each node
-  template <typename Add>
-  static void to_nodes(const Gates<T>& x, T* out, Add add) {
-    for (int k = 0; k < 2; k++) {
-      const Order order(k == 0 ? x.receivers : x.senders, x.M, x.N);
-      Pool::instance().run(x.N, [&](long i, int) {
-        T* row = out + i * 2 * x.D + k * x.D;
-        std::fill(row, row + x.D, T(0));
-        order.each(i, [&](long m) { add(m, k, row); });
-      });
     }
   }
 

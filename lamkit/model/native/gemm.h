@@ -42,11 +42,12 @@ struct Packed {
   long panels() const { return padded<T>(N) / kCols<T>; }
 };
 
-// B = W^T with W [N, K] of row stride ld: what a linear layer multiplies with.
+// B = W^T with W [N, K] of row stride ld: what a linear layer multiplies with. There is room for padded(N) K.
 template <typename T>
-Packed<T> pack_transposed(const T* w, long ld, long N, long K, size_t slot) {
-  T* out = Arena::instance().get<T>(slot, padded<T>(N) * K);
-  Pool::instance().run(padded<T>(N) / kCols<T>, [=](long j, int) {
+void pack_transposed(const T* w, long ld, const Packed<T>& to) {
+  const long K = to.K, N = to.N;
+  T* out = const_cast<T*>(to.data);
+  Pool::instance().run(to.panels(), [=](long j, int) {
     T* panel = out + j * K * kCols<T>;
     const long n = std::min<long>(kCols<T>, N - j * kCols<T>);
     constexpr long depth = 64 / sizeof(T);  // a cache line of every row at a time
@@ -55,13 +56,14 @@ Packed<T> pack_transposed(const T* w, long ld, long N, long K, size_t slot) {
         for (long k = k0; k < std::min(K, k0 + depth); k++)
           panel[k * kCols<T> + c] = c < n ? w[(j * kCols<T> + c) * ld + k] : T(0);
   });
-  return {out, K, N};
 }
 
-// B = W with W [K, N]: what the gradient of a linear layer multiplies with. out has room for padded(N) K.
+// B = W with W [K, N]: what the gradient of a linear layer multiplies with.
 template <typename T>
-Packed<T> pack(const T* w, long ld, long K, long N, T* out) {
-  Pool::instance().run(padded<T>(N) / kCols<T>, [=](long j, int) {
+void pack(const T* w, long ld, const Packed<T>& to) {
+  const long K = to.K, N = to.N;
+  T* out = const_cast<T*>(to.data);
+  Pool::instance().run(to.panels(), [=](long j, int) {
     T* panel = out + j * K * kCols<T>;
     const long n = std::min<long>(kCols<T>, N - j * kCols<T>);
     for (long k = 0; k < K; k++) {
@@ -69,7 +71,6 @@ Packed<T> pack(const T* w, long ld, long K, long N, T* out) {
       std::fill(panel + k * kCols<T> + n, panel + (k + 1) * kCols<T>, T(0));
     }
   });
-  return {out, K, N};
 }
 
 // Block of C = A B on one thread; A and C have room for rows up to a multiple of kRows and padded columns.

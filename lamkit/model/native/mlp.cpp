@@ -2,6 +2,7 @@
 #include "mlp.h"
 
 #include "call.h"
+#include "version.h"
 
 namespace {
 
@@ -36,11 +37,9 @@ void widths(const Call& call, Net<T>& net, bool with_bias) {
   net.O = call.shapes[call.at + (with_bias ? 4 : 2)][0];
 }
 
-// rows, [nodes, senders, receivers], W1, b1, W2, b2, W3, b3, gain, shift
-// -> kPlain u; kKeep u, h1, h2, y; kPack u, h1, h2, y, packed
-enum Mode { kPlain, kKeep, kPack, kTrain };
+// rows, [nodes, senders, receivers], W1, b1, W2, b2, W3, b3, gain, shift -> u, h1, h2, y
 template <typename T, typename Act, bool kCentred>
-int forward(void** params, int64_t** shapes, bool edges, Mode mode) {
+int forward(void** params, int64_t** shapes, bool edges) {
   return guarded([&] {
     Call call{params, shapes};
     Net<T> net;
@@ -49,60 +48,13 @@ int forward(void** params, int64_t** shapes, bool edges, Mode mode) {
     if (edges) ends(call, net);
     widths(call, net, true);
     weights<T>(call, net, true);
-    T* u = call.next<T>();
-    T *h1 = nullptr, *h2 = nullptr, *y = nullptr;
-    if (mode != kPlain) {
-      h1 = call.next<T>();
-      h2 = call.next<T>();
-      y = call.next<T>();
-    }
-    if (mode == kPack) Backward<T>::fill(net, call.next<T>());
-    Mlp<T, Act, kCentred>::forward(net, u, h1, h2, y);
+    T *u = call.next<T>(), *h1 = call.next<T>(), *h2 = call.next<T>();
+    Mlp<T, Act, kCentred>::forward(net, u, h1, h2, call.next<T>());
   });
 }
 
-// du, h1, h2, y, [nodes, senders, receivers], packed -> d_rows, [d_nodes]
-template <typename T, typename Act, bool kCentred>
-int pull(void** params, int64_t** shapes, bool edges) {
-  return guarded([&] {
-    Call call{params, shapes};
-    Net<T> net;
-    typename Mlp<T, Act, kCentred>::Reverse g{};
-    net.M = call.dim(0);
-    net.O = call.dim(1);
-    g.du = call.next<T>();
-    net.H = call.dim(1);
-    g.h1 = call.next<T>();
-    g.h2 = call.next<T>();
-    g.y = call.next<T>();
-    if (edges) ends(call, net);
-    g.packed = call.next<T>();
-    net.K = call.dim(1);
-    g.d_rows = call.next<T>();
-    if (edges) g.d_nodes = call.next<T>();
-    Mlp<T, Act, kCentred>::reverse(net, g);
-  });
-}
-
-// rows, [nodes, senders, receivers], W1, b1, W2, b2, W3, b3, gain, shift, du -> d_rows, [d_nodes]: a pull for which
-// nothing was kept
-template <typename T, typename Act, bool kCentred>
-int pull_again(void** params, int64_t** shapes, bool edges) {
-  return guarded([&] {
-    Call call{params, shapes};
-    Net<T> net;
-    typename Mlp<T, Act, kCentred>::Reverse g{};
-    net.M = call.dim(0);
-    net.rows = call.next<T>();
-    if (edges) ends(call, net);
-    widths(call, net, true);
-    weights<T>(call, net, true);
-    g.du = call.next<T>();
-    g.d_rows = call.next<T>();
-    if (edges) g.d_nodes = call.next<T>();
-    Mlp<T, Act, kCentred>::reverse(net, g);
-  });
-}
+// What a reverse sweep leaves: gradients before the activations for the next one, or those of the weights.
+enum Mode { kKeep, kTrain };
 
 // kKeep:  du, h1, h2, y, [nodes, senders, receivers], W1, W2, W3, gain -> d_rows, [d_nodes], a1, a2, dy
 // kTrain: du, [add1, add2, add_y], h1, h2, y, rows, [nodes, senders, receivers], W1, W2, W3, gain
@@ -183,29 +135,9 @@ int twice(void** params, int64_t** shapes, bool edges) {
 
 }  // namespace
 
-// One library for each version and precision: what is not used is not compiled.
-namespace {
-using T = LAMKIT_REAL;
-#if LAMKIT_VERSION == 2
-using Act = ShiftedSoftplus;
-constexpr bool kCentred = true;
-#else
-using Act = Silu;
-constexpr bool kCentred = false;
-#endif
-}  // namespace
-
 extern "C" {
-int edge_forward(LAMKIT_ARGS) { return forward<T, Act, kCentred>(params, shapes, true, kPlain); }
-int edge_forward_keep(LAMKIT_ARGS) { return forward<T, Act, kCentred>(params, shapes, true, kKeep); }
-int edge_forward_pack(LAMKIT_ARGS) { return forward<T, Act, kCentred>(params, shapes, true, kPack); }
-int row_forward(LAMKIT_ARGS) { return forward<T, Act, kCentred>(params, shapes, false, kPlain); }
-int row_forward_keep(LAMKIT_ARGS) { return forward<T, Act, kCentred>(params, shapes, false, kKeep); }
-int row_forward_pack(LAMKIT_ARGS) { return forward<T, Act, kCentred>(params, shapes, false, kPack); }
-int edge_pull(LAMKIT_ARGS) { return pull<T, Act, kCentred>(params, shapes, true); }
-int row_pull(LAMKIT_ARGS) { return pull<T, Act, kCentred>(params, shapes, false); }
-int edge_pull_again(LAMKIT_ARGS) { return pull_again<T, Act, kCentred>(params, shapes, true); }
-int row_pull_again(LAMKIT_ARGS) { return pull_again<T, Act, kCentred>(params, shapes, false); }
+int edge_forward_keep(LAMKIT_ARGS) { return forward<T, Act, kCentred>(params, shapes, true); }
+int row_forward_keep(LAMKIT_ARGS) { return forward<T, Act, kCentred>(params, shapes, false); }
 int edge_pull_keep(LAMKIT_ARGS) { return reverse<T, Act, kCentred>(params, shapes, true, kKeep, false); }
 int row_pull_keep(LAMKIT_ARGS) { return reverse<T, Act, kCentred>(params, shapes, false, kKeep, false); }
 int edge_reverse(LAMKIT_ARGS) { return reverse<T, Act, kCentred>(params, shapes, true, kTrain, false); }
