@@ -7,8 +7,9 @@ reported with the reason and left out.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,16 @@ from lamkit.dft.cp2k import Cp2k
 from lamkit.dft.vasp import Vasp
 from lamkit.errors import UserError
 from lamkit.stages import label_dft, parts
-from lamkit.stages.engine import Engine, Frames, evaluate, load_engine, read_frames, resumable, write_data
+from lamkit.stages.engine import (
+    Engine,
+    Frames,
+    Labeller,
+    evaluate,
+    load_engine,
+    read_frames,
+    resumable,
+    write_data,
+)
 
 if TYPE_CHECKING:
     from lamkit.dft.pool import Runner
@@ -125,19 +135,54 @@ def dft_program(options: Options) -> Cp2k | Vasp | None:
 def _run_dft(
     options: Options, source: Frames, program: Cp2k | Vasp, out: Path, runner: Runner | None
 ) -> dict[str, Any]:
+    """Label by a DFT program; returns as :func:`run`."""
     parts.start(out, options)
     with resumable(out, "label"):
-        result = label_dft.label(
-            source,
-            program,
-            out,
-            jobs=options.jobs,
-            attempts=options.attempts,
-            timeout=options.timeout,
-            max_failed=options.max_failed,
-            runner=runner,
-        )
+        tasks = _tasks(options, source, program, out)
+        label_dft.run(tasks, range(len(source)), options.jobs, runner)
+        chunks = [tasks.part(i) for i in range(len(source))]
+        labeller = label_dft.labeller(program, chunks)
+        result = gather(chunks, len(source), out, labeller, options.max_failed)
     return parts.finish(out, result)
+
+
+def _tasks(options: Options, source: Frames, program: Cp2k | Vasp, out: Path) -> label_dft.Tasks:
+    limits = label_dft.Limits(options.attempts, options.timeout)
+    return label_dft.Tasks(source, program, out / "parts", limits)
+
+
+def part_names(options: Options) -> list[str]:
+    """Parts that can be done independently, for :mod:`lamkit.workflow`; nothing is loaded but the structures."""
+    size = options.chunk if dft_program(options) is None else 1
+    return [label_dft.part_name(i) for i in range(0, len(read_frames(options.data)), size)]
+
+
+def do_parts(options: Options, out: Path, names: Iterable[str]) -> None:
+    """Do some of the parts, each with a file of its own in ``out/parts``; :func:`run` puts them together.
+
+    Args:
+        options: of the run.
+        out: run folder.
+        names: from :func:`part_names`; taken one by one.
+    """
+    source, program = read_frames(options.data), dft_program(options)
+    starts = map(label_dft.frame_of, names)
+    if program is not None:
+        for i in starts:  # each is over before the next is claimed
+            label_dft.run(_tasks(options, source, program, out), [i], jobs=1)
+        return
+    engine = load_engine(options.model, options.head, options.calculator, options.device)
+    for start in starts:
+        label_chunk(source, engine, out / "parts", start, options.chunk)
+
+
+def cores_per_part(options: Options) -> int:
+    """Cores that one part uses by itself: a network takes all (0), a DFT program what its command says."""
+    program = dft_program(options)
+    if program is not None:
+        ranks = re.search(r"(?:^|\s)-(?:np?|-ntasks)[ =](\d+)", program.command)
+        return (int(ranks[1]) if ranks else 1) * getattr(program, "threads", 1)
+    return 1 if options.calculator is not None else 0
 
 
 def label(
@@ -145,37 +190,49 @@ def label(
 ) -> dict[str, Any]:
     """Label all frames of ``source``, and write them as the data set ``out/data``; returns as :func:`run`."""
     chunks = label_chunks(source, engine, out / "parts", chunk)
+    return gather(chunks, len(source), out, engine, max_failed)
+
+
+def gather(
+    chunks: Sequence[Path], n_frames: int, out: Path, labeller: Labeller, max_failed: float
+) -> dict[str, Any]:
+    """Put finished parts together as the data set ``out/data``; returns as :func:`run`."""
     failures = [f for path in chunks for f in parts.load_notes(path)["failed"]]
-    check_failures(failures, len(source), max_failed, engine)
-    n_frames = write_data(frames_of(chunks), out / "data", engine, f"labelled by {engine.name}")
+    check_failures(failures, n_frames, max_failed, labeller)
+    n_labelled = write_data(frames_of(chunks), out / "data", labeller, f"labelled by {labeller.name}")
     return {
         "data": str(out / "data"),
-        "n_frames": n_frames,
+        "n_frames": n_labelled,
         "n_failed": len(failures),
         "reasons": dict(Counter(f["reason"] for f in failures)),
         "failed": failures[:100],
-        "labels_by": engine.name,
+        "labels_by": labeller.name,
     }
 
 
 def label_chunks(source: Frames, engine: Engine, folder: Path, size: int) -> list[Path]:
     """Label all frames in chunks; chunks that are there already are not done again. Returns their files."""
     starts = range(0, len(source), size)
-    chunks = [folder / f"labels-{start:08d}.npz" for start in starts]
+    chunks = [folder / f"{label_dft.part_name(start)}.npz" for start in starts]
     with Progress(len(source), "labels") as progress:
         for start, path in zip(starts, chunks, strict=True):
             end = min(start + size, len(source))
             if path.is_file():
                 progress.first = end
                 continue
-            frames = [source.frame(i) for i in range(start, end)]
-            labelled, failed = label_frames(frames, engine)
-            for failure in failed:
-                failure["frame"] += start
-                log.warning("frame %(frame)d (%(where)s) is left out: %(reason)s", failure)
-            parts.save_frames(path, labelled, {"failed": failed})
+            label_chunk(source, engine, folder, start, size)
             progress.update(end)
     return chunks
+
+
+def label_chunk(source: Frames, engine: Engine, folder: Path, start: int, size: int) -> None:
+    """Label one chunk and save it as a part."""
+    end = min(start + size, len(source))
+    labelled, failed = label_frames([source.frame(i) for i in range(start, end)], engine)
+    for failure in failed:
+        failure["frame"] += start
+        log.warning("frame %(frame)d (%(where)s) is left out: %(reason)s", failure)
+    parts.save_frames(folder / f"{label_dft.part_name(start)}.npz", labelled, {"failed": failed})
 
 
 def label_frames(frames: Sequence[Frame], engine: Engine) -> tuple[list[Frame], list[dict[str, Any]]]:
@@ -212,7 +269,7 @@ def _not_finite(result: dict[str, Any]) -> str | None:
     return "energy or forces are not finite"
 
 
-def check_failures(failures: list[dict[str, Any]], n_frames: int, allowed: float, engine: Engine) -> None:
+def check_failures(failures: list[dict[str, Any]], n_frames: int, allowed: float, labeller: Labeller) -> None:
     """Refuse a data set from which too much is missing.
 
     Raises:
@@ -222,7 +279,7 @@ def check_failures(failures: list[dict[str, Any]], n_frames: int, allowed: float
         return
     reason, count = Counter(f["reason"] for f in failures).most_common(1)[0]
     raise UserError(
-        f"{len(failures)} of {n_frames} frames could not be labelled by {engine.name}; "
+        f"{len(failures)} of {n_frames} frames could not be labelled by {labeller.name}; "
         f"{count} times: {reason}"
     )
 

@@ -6,162 +6,161 @@ Nothing is computed twice and nothing for ever: a task is over when it has label
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from lamkit.console import Progress, log
-from lamkit.data.frame import Frame
 from lamkit.data.heads import LevelOfTheory
 from lamkit.data.quality import theory
 from lamkit.dft import task
 from lamkit.dft.pool import Runner, run_local
-from lamkit.dft.program import Program
-from lamkit.errors import UserError
+from lamkit.dft.program import Outcome, Program
+from lamkit.stages import parts
 from lamkit.stages.engine import Frames
 
-SHOWN = 100  # failures that stand in the result
 PER_FOLDER = 1000  # tasks side by side: file systems are slow with more
 
 
-def label(
-    source: Frames,
-    program: Program,
-    out: Path,
-    *,
-    jobs: int,
-    attempts: int,
-    timeout: float | None,
-    max_failed: float,
-    runner: Runner | None = None,
-) -> dict[str, Any]:
-    """Label all frames of ``source``, and write them as the data set ``out/data``.
+@dataclass(frozen=True)
+class Labeller:
+    """What the data set says of where its labels come from."""
+
+    name: str
+    level: LevelOfTheory
+    head: str = ""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long a task is tried.
+
+    Attributes:
+        attempts: how often a task may be started that leaves no result.
+        timeout: seconds that one start may take; None for no limit.
+    """
+
+    attempts: int
+    timeout: float | None
+
+
+class Tasks:
+    """Tasks of one run folder: where they are, and what came of them.
 
     Args:
         source: frames; labels that they have are replaced.
         program: DFT program with its settings.
-        out: run folder; tasks are in ``out/parts/tasks``.
+        folder: ``parts`` of the run.
+        limits: how long a task is tried.
+    """
+
+    def __init__(self, source: Frames, program: Program, folder: Path, limits: Limits) -> None:
+        self.source, self.program, self.folder, self.limits = source, program, folder, limits
+
+    def place(self, i: int) -> Path:
+        """Folder of the task of frame ``i``."""
+        return self.folder / "tasks" / f"{i // PER_FOLDER:04d}" / f"{i:07d}"
+
+    def part(self, i: int) -> Path:
+        """File with the labels of frame ``i``, or with the reason why there are none."""
+        return self.folder / f"{part_name(i)}.npz"
+
+    def is_over(self, i: int) -> bool:
+        """Whether frame ``i`` is done with; its part is written if only that is missing."""
+        if self.part(i).is_file():
+            return True
+        place = self.place(i)
+        if task.state(place) == "missing":
+            task.prepare(self.source.frame(i), self.program, place)
+        if task.has_to_run(place, self.program, self.limits.attempts):
+            return False
+        self._save(i, task.load(place))
+        return True
+
+    def collect(self, i: int) -> bool:
+        """Read what a task that has run left; returns whether it is over."""
+        place = self.place(i)
+        outcome = task.collect(place, self.program, self.limits.attempts)
+        over = task.state(place) == "over"
+        if outcome.frame is None:
+            what = "is left out" if over else "is tried again"
+            log.warning("frame %d (%s) %s: %s", i, place, what, outcome.reason)
+        if over:
+            self._save(i, outcome)
+        return over
+
+    def give_up(self, i: int) -> None:
+        """End a task that was not over after all attempts (its runner lost it)."""
+        if not self.is_over(i):
+            self._save(i, task.collect(self.place(i), self.program, attempts=0))
+
+    def _save(self, i: int, outcome: Outcome) -> None:
+        if outcome.frame is not None:
+            parts.save_frames(self.part(i), [outcome.frame], {"failed": []})
+            return
+        failure = {"frame": i, "where": str(self.place(i)), "reason": outcome.reason}
+        parts.save_frames(self.part(i), [], {"failed": [failure]})
+
+
+def part_name(i: int) -> str:
+    """Name of the part that begins with frame ``i``."""
+    return f"labels-{i:08d}"
+
+
+def frame_of(name: str) -> int:
+    """First frame of a part."""
+    return int(name.rpartition("-")[2])
+
+
+def run(tasks: Tasks, frames: Iterable[int], jobs: int, runner: Runner | None = None) -> None:
+    """Compute frames until each is over.
+
+    Args:
+        tasks: of the run.
+        frames: indices; taken as there is room for them.
         jobs: tasks at the same time on this machine.
-        attempts: how often a task may be started that leaves no result.
-        timeout: seconds that a task may take; None for no limit.
-        max_failed: stop with an error when more than this part of all frames cannot be labelled.
         runner: what runs the tasks; None for this machine.
-
-    Returns:
-        Counts, reasons of failures and the path of the data set.
     """
-    folders = Folders(out / "parts" / "tasks")
-    runner = runner or partial(run_local, jobs=jobs, timeout=timeout)
-    with Progress(len(source), f"labels by {program.name}") as progress:
-        for _ in range(attempts):
-            if not run_pass(source, program, folders, attempts, runner, progress):
+    runner = runner or partial(run_local, jobs=jobs, timeout=tasks.limits.timeout)
+    with Progress(len(tasks.source), f"labels by {tasks.program.name}") as progress:
+        again: list[int] = []
+        counts = {"skipped": 0, "over": 0}
+        for _ in range(tasks.limits.attempts):
+            again = _once(tasks, frames, runner, progress, counts)
+            frames = again
+            if not again:
                 break
-    failed, reasons = failures(source, folders, program)
-    check_failures(len(source), failed, reasons, max_failed, program)
-    n_frames = write(source, folders, out / "data", program)
-    return {
-        "data": str(out / "data"),
-        "n_frames": n_frames,
-        "n_failed": sum(reasons.values()),
-        "reasons": dict(reasons),
-        "failed": failed,
-        "labels_by": program.name,
-    }
+        for i in again:
+            tasks.give_up(i)
 
 
-class Folders:
-    """Where the task of each frame is."""
+def _once(
+    tasks: Tasks, frames: Iterable[int], runner: Runner, progress: Progress, counts: dict[str, int]
+) -> list[int]:
+    """Start every task that is not over; returns the frames that are still not over."""
+    again: list[int] = []
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def to_run() -> Iterator[Path]:
+        for i in frames:
+            if tasks.is_over(i):
+                counts["skipped"] += 1
+                progress.first = counts["skipped"]
+            else:
+                yield tasks.place(i)
 
-    def __getitem__(self, i: int) -> Path:
-        return self.root / f"{i // PER_FOLDER:04d}" / f"{i:07d}"
-
-
-def run_pass(
-    source: Frames, program: Program, folders: Folders, attempts: int, runner: Runner, progress: Progress
-) -> int:
-    """Start every task that is to be started, once; returns how many were."""
-    started = skipped = over = 0
-
-    def tasks() -> Iterator[Path]:
-        nonlocal started, skipped
-        for i in range(len(source)):
-            folder = folders[i]
-            if task.state(folder) != "over":
-                task.prepare(source.frame(i), program, folder)
-                if task.has_to_run(folder, program, attempts):
-                    started += 1
-                    yield folder
-                    continue
-            skipped += 1
-            progress.first = skipped
-
-    for folder in runner(tasks()):
-        outcome = task.collect(folder, program, attempts)
-        again = task.state(folder) != "over"
-        if outcome.frame is None:
-            what = "is tried again" if again else "is left out"
-            log.warning("frame %d (%s) %s: %s", int(folder.name), folder, what, outcome.reason)
-        over += not again
-        progress.update(skipped + over)
-    return started
+    for folder in runner(to_run()):
+        if tasks.collect(int(folder.name)):
+            counts["over"] += 1
+        else:
+            again.append(int(folder.name))
+        progress.update(counts["skipped"] + counts["over"])
+    return again
 
 
-def failures(source: Frames, folders: Folders, program: Program) -> tuple[list[dict[str, Any]], Counter[str]]:
-    """The first frames without labels, and how often each reason was given."""
-    first: list[dict[str, Any]] = []
-    reasons: Counter[str] = Counter()
-    for i in range(len(source)):
-        outcome = task.collect(folders[i], program, attempts=0)  # what is not over by now never will be
-        if outcome.frame is None:
-            reasons[outcome.reason] += 1
-            if len(first) < SHOWN:
-                first.append({"frame": i, "where": str(folders[i]), "reason": outcome.reason})
-    return first, reasons
-
-
-def check_failures(
-    n_frames: int, failed: list[dict[str, Any]], reasons: Counter[str], allowed: float, program: Program
-) -> None:
-    """Refuse a data set from which too much is missing.
-
-    Raises:
-        UserError: more than the allowed part failed, or all.
-    """
-    n_failed = sum(reasons.values())
-    if not n_failed or (n_failed <= allowed * n_frames and n_failed < n_frames):
-        return
-    reason, count = reasons.most_common(1)[0]
-    raise UserError(
-        f"{n_failed} of {n_frames} frames could not be labelled by {program.name}; {count} times: {reason}. "
-        f"Look into {failed[0]['where']}; a task whose folder is removed is computed again on --resume"
-    )
-
-
-def write(source: Frames, folders: Folders, folder: Path, program: Program) -> int:
-    """The data set of all frames with labels; returns how many."""
-    from lamkit.data.dataset import DatasetFacts, open_dataset, write_dataset
-
-    if (folder / "dataset.yaml").is_file():
-        return len(open_dataset(folder))
-    first = next(labelled(source, folders))
-    facts = DatasetFacts(title=f"labelled by {program.name}", level_of_theory=level_of(program, first))
-    return len(write_dataset(labelled(source, folders), folder, facts))
-
-
-def labelled(source: Frames, folders: Folders) -> Iterator[Frame]:
-    """Frames that have labels, one in memory at a time."""
-    for i in range(len(source)):
-        frame = task.load(folders[i]).frame
-        if frame is not None:
-            yield frame
-
-
-def level_of(program: Program, frame: Frame) -> LevelOfTheory:
-    """Level of theory: what the output says goes before what was asked for."""
-    known = {k: v for k, v in theory(frame).items() if k in LevelOfTheory.model_fields}
-    return program.level().model_copy(update=known)
+def labeller(program: Program, chunks: Iterable[Path]) -> Labeller:
+    """The program with its level of theory; what an output says goes before what was asked for."""
+    level = program.level()
+    first = next((f for path in chunks for f in parts.load_frames(path)), None)
+    known = {k: v for k, v in theory(first).items() if k in LevelOfTheory.model_fields} if first else {}
+    return Labeller(program.name, level.model_copy(update=known))
