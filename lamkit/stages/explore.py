@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -115,18 +115,46 @@ def run(options: Options, out: Path) -> dict[str, Any]:
     if finished is not None:
         return finished
     engine = load_engine(options.model, options.head, options.calculator, options.device)
-    sources = [read_frames(path) for path in options.starts]
-    total = sum(len(s) for s in sources)
-    chosen = frames_at(sources, spread_evenly(total, options.n_starts, options.offset))
-    starts = [enlarge(f, options.min_atoms) for f in chosen]
-    tasks = plan(starts, options.temperatures, options.seed, pressures=options.pressures)
-    if options.pressures and options.dynamics.ensemble != "npt":
-        raise UserError(f"pressures: need dynamics.ensemble npt, not {options.dynamics.ensemble}")
+    starts, tasks = _planned(options)
     copies = perturbed(starts, options.perturb, options.seed, options.dynamics.limits)
     parts.start(out, options)
     with resumable(out, "explore"):
         result = collect(tasks, copies, engine, options.dynamics, out, together=options.together)
     return parts.finish(out, result)
+
+
+def _planned(options: Options) -> tuple[list[Frame], list[Task]]:
+    """The starting structures and all trajectories; no model is loaded for it.
+
+    Raises:
+        UserError: pressures without an ensemble that has one.
+    """
+    if options.pressures and options.dynamics.ensemble != "npt":
+        raise UserError(f"pressures: need dynamics.ensemble npt, not {options.dynamics.ensemble}")
+    sources = [read_frames(path) for path in options.starts]
+    total = sum(len(s) for s in sources)
+    chosen = frames_at(sources, spread_evenly(total, options.n_starts, options.offset))
+    starts = [enlarge(f, options.min_atoms) for f in chosen]
+    return starts, plan(starts, options.temperatures, options.seed, pressures=options.pressures)
+
+
+def part_names(options: Options) -> list[str]:
+    """The trajectories, which several processes or cluster jobs may share."""
+    return [task.name for task in _planned(options)[1]]
+
+
+def do_parts(options: Options, out: Path, names: Iterable[str]) -> None:
+    """Run the trajectories of these names, as many together as the model evaluates at once."""
+    tasks = {task.name: task for task in _planned(options)[1]}
+    engine = load_engine(options.model, options.head, options.calculator, options.device)
+    given = iter(names)
+    while group := [tasks[n] for n in itertools.islice(given, options.together if engine.batched else 1)]:
+        run_tasks(group, engine, options.dynamics, out / "parts", options.together)
+
+
+def cores_per_part(options: Options) -> int:
+    """A model's threads use all cores for the trajectories that advance together (0); a calculator uses one."""
+    return 0 if options.model is not None else 1
 
 
 def collect(
