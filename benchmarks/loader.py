@@ -15,15 +15,20 @@ import argparse
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lamkit.console import table
 from lamkit.data.dataset import open_dataset
+from lamkit.data.sampler import Draw
 from lamkit.model.config import TrunkConfig
 from lamkit.stages.sources import head_of
 from lamkit.train.config import TrainConfig, expand_preset
 from lamkit.train.prefetch import prefetch
+
+if TYPE_CHECKING:
+    from lamkit.train.trainer import Trainer
 
 NETWORKS = {
     "conservative, 4 Å": {"preset": "orb-v3-small", "latent": 96, "hidden": 256, "layers": 3, "head_hidden": 96},
@@ -34,10 +39,15 @@ NETWORKS = {
 }  # fmt: skip
 
 
+def step(trainer: Trainer, draw: Draw) -> None:
+    trainer.stepper(draw, 1e-4, trainer.at.head_steps, 0.0, False, False)
+
+
 def measure(name: str, data: Path, steps: int, batch_atoms: int) -> tuple[object, ...]:
     from lamkit.model.runtime import setup
-    from lamkit.train.run import Run, _Trainer
+    from lamkit.train.run import Run
     from lamkit.train.tasks import make_task
+    from lamkit.train.trainer import Trainer
 
     setup("CPU")
     trunk = TrunkConfig(**expand_preset("configs/trunk", NETWORKS[name]))
@@ -45,26 +55,27 @@ def measure(name: str, data: Path, steps: int, batch_atoms: int) -> tuple[object
     task = make_task("mptrj-like", data, head, valid_fraction=0.1, seed=0)
     config = TrainConfig(batch_atoms=batch_atoms, max_steps=10_000, cache_mb=0, valid_frames=4)
     with tempfile.TemporaryDirectory() as out:
-        trainer = _Trainer(Run([task], trunk, config, Path(out)), resume=False)
+        trainer = Trainer(Run([task], trunk, config, Path(out)), resume=False)
         n_parameters = sum(int(p.size) for p in (*trainer.step.trunk, *trainer.step.heads))
         begin = time.perf_counter()
-        ready = [trainer.sampler.item(k) for k in range(4 * steps)]
+        ready = [trainer.dealer.draw(k) for k in range(4 * steps)]
         loading = time.perf_counter() - begin
-        frames = sum(item.n_frames for item in ready)
-        edges = sum(int((item.batch.edge_graph < item.n_frames).sum()) for item in ready)
-        trainer._one(ready[0], 1e-4)  # compiles
+        frames = sum(draw.items[0].n_frames for draw in ready)
+        items = [draw.items[0] for draw in ready]
+        edges = sum(int((item.batch.edge_graph < item.n_frames).sum()) for item in items)
+        step(trainer, ready[0])  # compiles
         begin = time.perf_counter()
-        for item in ready[:steps]:
-            trainer._one(item, 1e-4)
+        for draw in ready[:steps]:
+            step(trainer, draw)
         training = time.perf_counter() - begin
-        trained = sum(item.n_frames for item in ready[:steps])
-        batches = prefetch(trainer.sampler.item, 4 * steps, 5 * steps)
+        trained = sum(item.n_frames for item in items[:steps])
+        batches = prefetch(trainer.dealer.draw, 4 * steps, 5 * steps)
         begin, waited, together = time.perf_counter(), 0.0, 0
         mark = begin
-        for item in batches:
+        for draw in batches:
             waited += time.perf_counter() - mark
-            trainer._one(item, 1e-4)
-            together += item.n_frames
+            step(trainer, draw)
+            together += draw.items[0].n_frames
             mark = time.perf_counter()
         whole = time.perf_counter() - begin
     supply, demand = frames / loading, trained / training

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,6 +42,11 @@ def options(
     data = config.override(data, args.overrides)
     if args.seed is not None:
         data = config.override(data, [f"train.seed={args.seed}"])
+    if getattr(args, "ranks", None) is not None:
+        data = config.override(data, [f"train.ranks={args.ranks}"])
+    for name in ("nodes", "node", "master"):  # where this process stands is no option of the run
+        if getattr(args, name, None) is not None:
+            os.environ[f"LAMKIT_{name.upper()}"] = str(getattr(args, name))
     data["device"] = args.device
     data["resume"] = args.resume
     return config.parse(cls, data, origin=origin, lines=lines)
@@ -92,7 +98,8 @@ def run_folder(args: argparse.Namespace, default: str) -> Path:
         return out
     if out.is_file():
         raise UserError(f"{out}: is a file; --out names a folder")
-    if out.is_dir() and any(p.name != "data" for p in out.iterdir()):
+    another = (getattr(args, "node", None) or 0) > 0  # a machine beside the first finds what that has begun
+    if out.is_dir() and not another and any(p.name != "data" for p in out.iterdir()):
         raise UserError(f"{out}: already holds a run; --resume goes on with it, --out DIR starts another one")
     require_writable(out)
     if args.out is None:

@@ -58,11 +58,26 @@ def holds(shape: Shape, other: Shape) -> bool:
     return all(a >= b for a, b in zip(shape, other, strict=True))
 
 
-def measure(view: View, cutoff: float, max_neighbors: int | None, batch_atoms: int, seed: int) -> Need:
+def measure(
+    view: View,
+    cutoff: float,
+    max_neighbors: int | None,
+    batch_atoms: int,
+    seed: int,
+    batch_edges: int | None = None,
+) -> Need:
     """What a head's frames need of a batch.
 
     The neighbour counts are those stored with the data set, else those of a sample of frames with the
     largest among them.
+
+    Args:
+        view: the frames.
+        cutoff: Å.
+        max_neighbors: per atom.
+        batch_atoms: budget of atoms; a larger frame raises it.
+        seed: of the sample.
+        batch_edges: budget of edges; likewise. None: what so many atoms have.
     """
     counts = _stored(view, cutoff, max_neighbors) or _sampled(view, cutoff, max_neighbors, seed)
     n_atoms = view.n_atoms
@@ -71,6 +86,7 @@ def measure(view: View, cutoff: float, max_neighbors: int | None, batch_atoms: i
     # A batch is a sum over frames: its density is near the mean, unless one frame fills it.
     frames = max(1.0, atoms / float(n_atoms.mean()))
     full = atoms * (counts.density + 1.5 * counts.deviation / math.sqrt(frames))
+    full = min(full, batch_edges or full)
     edges = max(full, counts.usual, 1)
     graphs = min(MAX_GRAPHS, max(1, round(1.2 * frames), atoms // max(1, int(n_atoms.min())) // 2))
     shape = Shape(atoms + 1, _round_up(edges), graphs + 1)

@@ -54,6 +54,9 @@ class Dataset:
         self._sets: list[SystemSet] = [s for system in systems for s in system.sets]
         self._starts = np.concatenate([[0], np.cumsum([s.n_frames for s in self._sets])]).astype(np.int64)
 
+    def __reduce__(self) -> tuple[Any, tuple[Path]]:
+        return open_dataset, (self.path,)  # another process opens the files itself: no array is copied
+
     def __len__(self) -> int:
         return int(self._starts[-1])
 
@@ -81,7 +84,8 @@ class Dataset:
             labels["energy"] = values["energy"][0]
         if "force" in values:
             labels["forces"] = values["force"].reshape(-1, 3)[real]
-        record = values["frames"][0] if "frames" in values else None
+        # without the names beside it, the side-car of one of our own systems says nothing
+        record = values["frames"][0] if "frames" in values and not self.foreign else None
         frame = make_frame(
             system.numbers[types[real]],
             values["coord"].reshape(-1, 3)[real],

@@ -53,6 +53,8 @@ class Item(NamedTuple):
     batch: Batch
     n_frames: int
     positions: tuple[Position, ...]  # of every head, after this batch
+    frames: tuple[int, ...]  # of the head's view
+    shard: int
 
 
 def probabilities(
@@ -113,6 +115,10 @@ class Sampler:
         seed: of every choice.
         turn: rotate each batch at random.
         cache_mb: memory for graphs.
+        shard: which part of the frames it deals, of ``shards`` parts without overlap: in each epoch every
+            ``shards``-th frame of the common random order. A head with fewer frames than parts has as many parts
+            as frames.
+        shards: how many samplers share the frames.
     """
 
     def __init__(
@@ -126,34 +132,41 @@ class Sampler:
         seed: int,
         turn: bool = True,
         cache_mb: int = 512,
+        shard: int = 0,
+        shards: int = 1,
     ) -> None:
         self.sources, self.buckets = list(sources), buckets
         self.chances = np.array([chances[s.name] for s in sources])
         self.cutoff, self.max_neighbors, self.seed, self.turn = cutoff, max_neighbors, seed, turn
         self.positions = [Position(0, 0) for _ in sources]
         self._orders: dict[int, tuple[int, NDArray[np.int64]]] = {}
+        self.shard, self.shards = shard, shards
         self._cache = GraphCache(cache_mb << 20)
 
     def draw(self, step: int) -> int:
         """Head of ``step``."""
-        generator = np.random.default_rng([self.seed, HEAD_STREAM, step])
+        return self.draw_of(step, self.shard)
+
+    def draw_of(self, step: int, shard: int) -> int:
+        """Head that the sampler of a part draws at ``step``."""
+        generator = np.random.default_rng([self.seed, HEAD_STREAM, step, shard])
         return int(generator.choice(len(self.sources), p=self.chances))
 
     def item(self, step: int) -> Item:
         """The batch of ``step``; moves the position of the head that was drawn."""
         head = self.draw(step)
-        graphs = self._fill(head)
+        graphs, frames = self._fill(head)
         shape = self.buckets.shape_for(graphs, head)
         batch = collate(graphs, shape, self.sources[head].reference)
         if self.turn:
-            generator = np.random.default_rng([self.seed, ROTATION_STREAM, step])
+            generator = np.random.default_rng([self.seed, ROTATION_STREAM, step, self.shard])
             batch = rotate(batch, random_rotations(generator, shape.n_graphs))
-        return Item(step, head, batch, len(graphs), tuple(self.positions))
+        return Item(step, head, batch, len(graphs), tuple(self.positions), frames, self.shard)
 
-    def _fill(self, head: int) -> list[Graph]:
+    def _fill(self, head: int) -> tuple[list[Graph], tuple[int, ...]]:
         """Next frames of ``head``, as many as its bucket holds; always at least one, never across an epoch."""
         view = self.sources[head].view
-        epoch, used = self.positions[head]
+        epoch, used = first = self.positions[head]
         order = self._order(head, epoch)
         budget = self.buckets.of_head(head)
         graphs: list[Graph] = []
@@ -164,13 +177,15 @@ class Sampler:
             graphs.append(graph)
             used += 1
         self.positions[head] = Position(epoch, used) if used < len(order) else Position(epoch + 1, 0)
-        return graphs
+        return graphs, tuple(order[first.used : used].tolist())
 
     def _order(self, head: int, epoch: int) -> NDArray[np.int64]:
         known = self._orders.get(head)
         if known is None or known[0] != epoch:
             generator = np.random.default_rng([self.seed, ORDER_STREAM, head, epoch])
-            known = (epoch, generator.permutation(len(self.sources[head].view)))
+            order = generator.permutation(len(self.sources[head].view))
+            parts = min(self.shards, len(order))
+            known = (epoch, order[self.shard % parts :: parts])
             self._orders[head] = known
         return known[1]
 
@@ -180,3 +195,51 @@ class Sampler:
         return self._cache.get(
             (head, index), lambda: make_graph(view.frame(index), self.cutoff, self.max_neighbors)
         )
+
+
+class Draw(NamedTuple):
+    """All batches of a step that this process computes, and the heads of those that others do.
+
+    Attributes:
+        step: from 0.
+        heads: of all batches of the step, by part.
+        items: batches of this process.
+    """
+
+    step: int
+    heads: tuple[int, ...]
+    items: tuple[Item, ...]
+
+
+class Dealer:
+    """The samplers of one process, each of which deals a part of the frames.
+
+    Args:
+        samplers: of this process, in the order of their parts.
+    """
+
+    def __init__(self, samplers: Sequence[Sampler]) -> None:
+        self.samplers = list(samplers)
+
+    def draw(self, step: int) -> Draw:
+        """The batches of ``step``."""
+        first = self.samplers[0]
+        heads = tuple(first.draw_of(step, shard) for shard in range(first.shards))
+        return Draw(step, heads, tuple(sampler.item(step) for sampler in self.samplers))
+
+    def go_to(self, positions: Sequence[Sequence[Sequence[int]]]) -> bool:
+        """Go on from the positions of all parts, [shards][heads]; False where they were of other parts.
+
+        Then each head begins the epoch after the furthest one: no frame is left out of that.
+        """
+        shards = self.samplers[0].shards
+        if len(positions) == shards:
+            for sampler in self.samplers:
+                sampler.positions = [Position(*p) for p in positions[sampler.shard]]
+            return True
+        for sampler in self.samplers:
+            sampler.positions = [
+                Position(max(part[head][0] for part in positions) + 1, 0)
+                for head in range(len(sampler.sources))
+            ]
+        return False

@@ -87,7 +87,14 @@ def observed(statistic: Statistic, values: ArrayLike) -> Statistic:
     flat = np.asarray(values, dtype=np.float64).ravel()
     if flat.size < 2:
         return statistic
+    return counted(statistic, float(flat.mean()), float(flat.var(ddof=1)))
+
+
+def counted(statistic: Statistic, mean: float, variance: float) -> Statistic:
+    """:func:`observed`, of a batch whose mean and unbiased variance are known."""
     weight = 1.0 / (statistic.batches + 1)
-    mean = (1.0 - weight) * statistic.mean + weight * float(flat.mean())
-    variance = (1.0 - weight) * statistic.variance + weight * float(flat.var(ddof=1))
-    return Statistic(mean, variance, statistic.batches + 1)
+    return Statistic(
+        (1.0 - weight) * statistic.mean + weight * mean,
+        (1.0 - weight) * statistic.variance + weight * variance,
+        statistic.batches + 1,
+    )

@@ -12,7 +12,6 @@ from lamkit.errors import UserError
 from lamkit.model.config import TrunkConfig
 from lamkit.train.tune import Tune
 
-
 Label = Literal["energy", "forces", "stress"]
 Weight = Annotated[float, pydantic.Field(ge=0)]
 
@@ -112,7 +111,10 @@ class TrainConfig(config.Model):
         max_steps: optimizer steps; each step draws one head.
         max_minutes: stop after this wall time even if steps remain; the learning rate follows whichever of
             the two limits is nearer.
-        batch_atoms: atoms per step; a larger single frame makes the batch as large as the frame.
+        batch_atoms: atoms per batch; a larger single frame makes the batch as large as the frame.
+        batch_edges: neighbours per batch at most, counted per atom and direction; null: as many as the atoms have.
+        ranks: processes that train together, each on its own batch of its own head; gradients are averaged.
+        accumulate: batches per rank and step; ``ranks`` times ``accumulate`` of them make one step.
         learning_rate: peak rate, reached after ``warmup_steps``.
         warmup_steps: steps of linear warm-up.
         decay: how the rate falls from the peak to ``final_learning_rate``.
@@ -132,6 +134,7 @@ class TrainConfig(config.Model):
             frames, once) or ``online`` (Orb's way: a running average over the batches that were seen).
         sampling_exponent: heads are drawn with probability ∝ (number of frames) ** exponent.
         weights: explicit drawing weights per head; overrides the exponent.
+        epochs: passes over the frames of each head instead; ``max_steps`` and the chances follow from them.
         rotate: turn each batch by a random rotation (Orb is not equivariant by construction).
         valid_every: steps between validations.
         split: name of the split recorded in the data sets (``lamkit data split``) whose part ``train`` is trained
@@ -142,6 +145,7 @@ class TrainConfig(config.Model):
         save_every: steps between checkpoints.
         keep: how many ``step-N`` checkpoints stay besides ``last`` and ``best``.
         log_every: steps between log lines.
+        tensorboard: write curves for TensorBoard, too (``pip install 'lamkit[tensorboard]'``).
         seed: seed of initialisation, order, rotations and splits.
         cache_mb: memory for neighbour lists that are kept from epoch to epoch.
     """
@@ -149,6 +153,9 @@ class TrainConfig(config.Model):
     max_steps: int = pydantic.Field(2000, ge=1)
     max_minutes: float | None = pydantic.Field(None, gt=0)
     batch_atoms: int = pydantic.Field(128, ge=1)
+    batch_edges: int | None = pydantic.Field(None, ge=1)
+    ranks: int = pydantic.Field(1, ge=1)
+    accumulate: int = pydantic.Field(1, ge=1)
     learning_rate: float = pydantic.Field(1e-3, gt=0)
     warmup_steps: int = pydantic.Field(100, ge=0)
     decay: Literal["cosine", "exponential", "constant"] = "cosine"
@@ -164,6 +171,7 @@ class TrainConfig(config.Model):
     normalizers: Literal["fixed", "online"] = "fixed"
     sampling_exponent: float = pydantic.Field(0.5, ge=0)
     weights: dict[str, float] | None = None
+    epochs: dict[str, float] | None = None
     rotate: bool = True
     valid_every: int = pydantic.Field(500, ge=1)
     split: str = "default"
@@ -173,6 +181,7 @@ class TrainConfig(config.Model):
     save_every: int = pydantic.Field(500, ge=1)
     keep: int = pydantic.Field(0, ge=0)
     log_every: int = pydantic.Field(50, ge=1)
+    tensorboard: bool = False
     seed: int = pydantic.Field(0, ge=0)
     cache_mb: int = pydantic.Field(512, ge=0)
 

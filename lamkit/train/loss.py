@@ -1,7 +1,8 @@
 """Losses of one batch, inside the compiled step: a weighted sum of small named terms.
 
-``huber``, ``mae`` and ``mse`` measure errors in units of the head's data or as they are. ``orb-mae`` and ``orb-huber`` are the
-losses that the public models were trained with (orb-models 0.4 and 0.5): errors of normalised quantities.
+``huber``, ``mae`` and ``mse`` measure errors in units of the head's data or as they are. ``orb-mae`` and
+``orb-huber`` are the losses that the public models were trained with (orb-models 0.4 and 0.5): errors of normalised
+quantities.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lamkit.data.batch import Batch
 from lamkit.model.base import Headed
-from lamkit.model.normalizers import Statistic, observed
+from lamkit.model.normalizers import Statistic, counted, observed
 from lamkit.train.tasks import Task
 
 # Batches that a fitted normaliser counts for: so the first batches of an online run do not throw it over.
@@ -32,6 +32,26 @@ def observe(networks: Iterable[Headed], head: str, batch: Batch) -> None:
     for network in networks:
         for quantity, values in labels_of(batch, network.quantities).items():
             network.set_statistic(head, quantity, observed(network.statistic(head, quantity), values))
+
+
+def moments(batch: Batch, quantities: Sequence[str]) -> NDArray[np.float64]:
+    """What a batch tells normalisers of itself: number, mean and unbiased variance of each quantity, flat."""
+    found = []
+    for values in labels_of(batch, quantities).values():
+        flat = np.asarray(values, dtype=np.float64)
+        known = flat.size >= 2
+        found += [flat.size, flat.mean() if known else 0.0, flat.var(ddof=1) if known else 0.0]
+    return np.array(found)
+
+
+def observe_moments(networks: Iterable[Headed], head: str, row: NDArray[np.floating]) -> None:
+    """Count :func:`moments` of a batch of any rank, as :func:`observe` counts a batch."""
+    for network in networks:
+        for k, quantity in enumerate(network.quantities):
+            number, mean, variance = (float(v) for v in row[3 * k : 3 * k + 3])
+            if number >= 2:
+                before = network.statistic(head, quantity)
+                network.set_statistic(head, quantity, counted(before, mean, variance))
 
 
 def copy(source: Headed, target: Headed) -> None:

@@ -6,20 +6,20 @@ import queue
 import threading
 from collections.abc import Callable, Generator
 
-from lamkit.data.sampler import Item
+from lamkit.data.sampler import Draw
 
 AHEAD = 3
 
 
-def prefetch(make: Callable[[int], Item], first: int, last: int) -> Generator[Item, None, None]:
-    """Items ``make(first)`` … ``make(last − 1)`` in order; an error in ``make`` is raised here.
+def prefetch(make: Callable[[int], Draw], first: int, last: int) -> Generator[Draw, None, None]:
+    """Draws ``make(first)`` … ``make(last − 1)`` in order; an error in ``make`` is raised here.
 
     Closing the iterator stops the thread.
     """
-    items: queue.Queue[Item | BaseException | None] = queue.Queue(maxsize=AHEAD)
+    items: queue.Queue[Draw | BaseException | None] = queue.Queue(maxsize=AHEAD)
     stopped = threading.Event()
 
-    def put(item: Item | BaseException | None) -> bool:
+    def put(item: Draw | BaseException | None) -> bool:
         while not stopped.is_set():
             try:
                 items.put(item, timeout=0.2)

@@ -24,11 +24,13 @@ class Saver:
     Args:
         out: run folder.
         keep: how many ``step-N`` stay.
+        clear: put right what a killed process left; not while another process may be writing here.
     """
 
-    def __init__(self, out: Path, keep: int) -> None:
+    def __init__(self, out: Path, keep: int, *, clear: bool = True) -> None:
         self.folder, self.keep = out / "checkpoints", keep
-        recover(self.folder)
+        if clear:
+            recover(self.folder)
 
     def last(self, saved: Checkpoint, optimizer: Mapping[str, NDArray[Any]]) -> None:
         """Write ``last``; what was there becomes ``previous``.

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 Triple = tuple[float, float, float]
+FEW = 4  # heads that a progress line names
 
 
 @dataclass
@@ -23,8 +24,9 @@ class Standing:
         validated: step of the last validation; −1 before the first.
         best: smallest validation score so far; infinite before the first.
         best_step: step of it.
-        head_steps: steps that each head was drawn.
-        sampler: (epoch, frames used) of each head.
+        head_steps: optimizer steps of each head.
+        draws: batches of each head.
+        sampler: (epoch, frames used) of each head, for each part of the data ([shards][heads]).
         recent: squared training errors since the last validation (:meth:`Recent.dump`).
         errors: last validation errors per head, eV units.
         best_errors: those of ``best_step``.
@@ -37,6 +39,7 @@ class Standing:
     best: float = math.inf
     best_step: int = 0
     head_steps: list[int] = field(default_factory=list)
+    draws: list[int] = field(default_factory=list)
     sampler: list[Any] = field(default_factory=list)
     recent: list[Any] = field(default_factory=list)
     errors: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -46,7 +49,7 @@ class Standing:
     @classmethod
     def at_start(cls, n_heads: int) -> Standing:
         """Nothing done yet."""
-        return cls(head_steps=[0] * n_heads, sampler=[(0, 0)] * n_heads)
+        return cls(head_steps=[0] * n_heads, draws=[0] * n_heads)
 
     @classmethod
     def of_json(cls, state: Mapping[str, Any]) -> Standing:
@@ -95,3 +98,11 @@ class Recent:
     def text(self, names: Sequence[str]) -> str:
         """Force errors of the heads for a log line."""
         return ", ".join(f"{name} F {1000 * v[2]:.0f} meV/Å" for name, v in self.rmse(names).items())
+
+    def short(self, names: Sequence[str]) -> str:
+        """Force errors of the heads, or the smallest and the largest of many, for a progress line."""
+        found = sorted((v[2], name) for name, v in self.rmse(names).items())
+        if len(found) <= FEW:
+            return self.text(names)
+        (low, best), (high, worst) = found[0], found[-1]
+        return f"F {1000 * low:.0f} ({best}) to {1000 * high:.0f} ({worst}) meV/Å"

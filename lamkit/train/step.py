@@ -83,18 +83,33 @@ class TrainStep(nn.Cell):
             loss, gradient norm, mean squared errors of energy per atom, forces and stress.
         """
         slices = self.objective.potential.head_slices(head)
-        outputs, gradients = self.gradient(slices, head, weights, units, *batch)
-        loss, energy, forces, stress = outputs[:4]
-        of_slices, of_trunk = gradients if self.on_trunk else (gradients, ())
+        outputs, of_slices, of_trunk = self.differentiate(slices, head, weights, units, *batch)
         norm = self._norm(of_slices, of_trunk)
+        scale = self.clipping(norm)
+        loss = self.update_trunk(outputs[0], of_trunk, scale, numbers)
+        loss = self.update_head(loss, head, slices, of_slices, scale, numbers)
+        return loss, norm, outputs[1], outputs[2], outputs[3]
+
+    def differentiate(
+        self, slices: tuple[Tensor, ...], head: Tensor, weights: Tensor, units: Tensor, *batch: Tensor
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Loss and mean squared errors, gradients by the slices of a head, gradients by the trunk."""
+        outputs, gradients = self.gradient(slices, head, weights, units, *batch)
+        of_slices, of_trunk = gradients if self.on_trunk else (gradients, ())
+        return outputs[:4], of_slices, of_trunk
+
+    def clipping(self, norm: Tensor) -> Tensor:
+        """Factor that brings a gradient of this norm down to the largest allowed; 0 if it is not finite."""
         scale = ops.minimum(ops.ones_like(norm), self.clip / (norm + 1e-12))
-        scale = ops.select(ops.isfinite(norm), scale, ops.zeros_like(scale))
+        return ops.select(ops.isfinite(norm), scale, ops.zeros_like(scale))
+
+    def update_trunk(
+        self, loss: Tensor, gradients: tuple[Tensor, ...], scale: Tensor, numbers: Tensor
+    ) -> Tensor:
+        """Move what is trained of the trunk; returns ``loss``, which depends on it."""
         if self.adapted:
-            loss = self.adapters(loss, of_trunk, scale, numbers)
-        else:
-            loss = self._update_trunk(loss, of_trunk, scale, numbers)
-        loss = self._update_head(loss, head, slices, of_slices, scale, numbers)
-        return loss, norm, energy, forces, stress
+            return self.adapters(loss, gradients, scale, numbers)
+        return self._update_trunk(loss, gradients, scale, numbers)
 
     def _norm(self, of_slices: tuple[Tensor, ...], of_trunk: tuple[Tensor, ...]) -> Tensor:
         total = ops.square(of_slices[0]).sum()
@@ -122,7 +137,7 @@ class TrainStep(nn.Cell):
             loss = ops.depend(loss, ops.assign(self.trunk_average[i], mixed))
         return loss
 
-    def _update_head(
+    def update_head(
         self,
         loss: Tensor,
         head: Tensor,
@@ -131,6 +146,7 @@ class TrainStep(nn.Cell):
         scale: Tensor,
         numbers: Tensor,
     ) -> Tensor:
+        """Move the head that was drawn; returns ``loss``, which depends on it."""
         rate, power1, power2, average = numbers[0], numbers[3], numbers[4], numbers[5]
         where = ops.reshape(head, (1,))
         for i in range(len(self.heads)):

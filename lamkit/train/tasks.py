@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +15,7 @@ from lamkit.data.dataset import Dataset, View, open_dataset
 from lamkit.data.frame import SYMBOLS
 from lamkit.data.heads import HeadConfig
 from lamkit.data.label_sums import Statistics
+from lamkit.data.plan import Plan
 from lamkit.data.reference import ReferenceFit
 from lamkit.data.split import split_indices
 from lamkit.data.statistics_file import labels_of
@@ -188,8 +188,8 @@ def refuse_unusable(view: View, name: str) -> None:
         raise UserError(f"{view.dataset.path}: no frame has an energy (head '{name}')")
 
 
-def describe(tasks: list[Task], chances: Mapping[str, float], max_steps: int) -> str:
-    """The plan as a table: frames, chance, expected epochs, reference fit, scales."""
+def describe(tasks: list[Task], plan: Plan) -> str:
+    """The plan as a table: frames, chance, expected draws and epochs, reference fit, scales."""
     rows = []
     for t in tasks:
         atoms = float(np.mean(t.train.n_atoms))
@@ -199,8 +199,9 @@ def describe(tasks: list[Task], chances: Mapping[str, float], max_steps: int) ->
                 len(t.train),
                 len(t.valid) if t.valid is not None else 0,
                 f"{atoms:.0f}",
-                f"{chances[t.name]:.3f}",
-                round(chances[t.name] * max_steps),
+                f"{plan.chances[t.name]:.3f}",
+                round(plan.chances[t.name] * plan.steps * plan.draws),
+                f"{plan.epochs(t.name):.3g}",
                 f"{t.reference.rank}/{t.reference.n_elements}",
                 f"{1000 * t.reference.residual_std:.1f}",
                 f"{1000 * t.scales.forces:.0f}",
@@ -210,5 +211,16 @@ def describe(tasks: list[Task], chances: Mapping[str, float], max_steps: int) ->
             log.info("head %s: %s; the prior decides how the energy is shared", t.name, sentence)
     return table(
         rows,
-        ("head", "train", "valid", "atoms", "chance", "steps", "rank", "E std meV/atom", "F rms meV/Å"),
+        (
+            "head",
+            "train",
+            "valid",
+            "atoms",
+            "chance",
+            "batches",
+            "epochs",
+            "rank",
+            "E std meV/atom",
+            "F rms meV/Å",
+        ),
     )

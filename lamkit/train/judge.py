@@ -1,0 +1,114 @@
+"""Validation of a run: errors of every head, the records of them, which checkpoint is the best, when to stop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from lamkit.console import duration, log, table
+from lamkit.data.plan import Plan
+from lamkit.model.inference import Predictor
+from lamkit.train.board import Board
+from lamkit.train.records import LearningCurve, MetricsFile, write_versions
+from lamkit.train.standing import Recent, Standing
+from lamkit.train.validate import Validator, score
+
+if TYPE_CHECKING:
+    from lamkit.train.run import Run
+
+SHOWN = ("energy_mae", "forces_mae", "forces_rmse", "stress_mae")
+HEADERS = ("E MAE meV/atom", "F MAE meV/Å", "F RMSE meV/Å", "stress MAE meV/Å³", "train F RMSE", "epochs")
+
+
+class Judge:
+    """Validates, writes what it finds to the run folder and the terminal, and compares with the best.
+
+    Args:
+        run: the run.
+        plan: for the batches of an epoch.
+        validator: holds the validation frames.
+        predictor: of the averaged weights.
+        keep_until: records up to this step stay (a resumed run); None begins them anew.
+    """
+
+    def __init__(
+        self, run: Run, plan: Plan, validator: Validator, predictor: Predictor, keep_until: int | None
+    ) -> None:
+        self.r, self.plan, self.validator, self.predictor = run, plan, validator, predictor
+        self.names = [t.name for t in run.tasks]
+        out = run.out
+        write_versions(out)
+        columns = [(t.name, t.valid is not None) for t in run.tasks]
+        self.curve = LearningCurve(out / "lcurve.out", columns, keep_until=keep_until)
+        self.metrics = MetricsFile(out / "metrics.csv", keep_until=keep_until)
+        self.board = Board(out / "tensorboard", keep_until) if run.config.tensorboard else None
+
+    def validate(self, at: Standing, recent: Recent, seconds: float, rate: float) -> bool:
+        """Errors of all heads into ``at`` and the records; whether this is the best so far.
+
+        Args:
+            at: where the run stands.
+            recent: training errors since the last time, then forgotten.
+            seconds: wall time of the run.
+            rate: learning rate.
+        """
+        errors = self.validator.errors(self.predictor)
+        step, trained = at.step, recent.rmse(self.names)
+        for name, of_head in errors.items():
+            self.metrics.write(step, name, "valid", of_head, seconds)
+        valid = {
+            n: (_nan(e["forces_rmse"]), _nan(e["energy_rmse"]), _nan(e["forces_rmse"]))
+            for n, e in errors.items()
+        }
+        self.curve.write(step, valid, trained, rate)
+        found = score(errors, self.r.judges)
+        if self.board is not None:
+            self.board.write(step, errors, trained, rate, found)
+        recent.reset()
+        at.errors, at.validated = errors, step
+        if not step:
+            at.first_errors = errors
+        rows = [
+            (name, *(_milli(e[quantity]) for quantity in SHOWN), _milli(trained[name][2] if name in trained else None),
+             f"{at.draws[self.names.index(name)] / self.plan.batches[name]:.2f}")
+            for name, e in errors.items()
+        ]  # fmt: skip
+        log.info(
+            "validation  after %s, score %.3f\n%s",
+            duration(seconds),
+            found,
+            table(rows, (f"step {step}", *HEADERS)),
+        )
+        better = math.isnan(found) or (found < at.best and self._none_worse(errors, at.first_errors))
+        if not better or not (step or self.r.tuned):
+            return False
+        at.best, at.best_step = (found if math.isfinite(found) else math.inf), step
+        at.best_errors = errors
+        return True
+
+    def _none_worse(self, errors: Mapping[str, Any], first_errors: Mapping[str, Any]) -> bool:
+        """Whether no head that was tuned has larger force errors (energy errors without forces) than at first."""
+        for task in self.r.judges if self.r.tuned else ():
+            now, first = errors.get(task.name), first_errors.get(task.name)
+            if now is None or first is None:
+                continue
+            label = "energy_rmse" if first["forces_rmse"] is None else "forces_rmse"
+            if not now[label] <= first[label]:
+                return False
+        return True
+
+    def stale(self, at: Standing) -> bool:
+        """Whether validations have not become better for as long as ``train.patience`` allows."""
+        c = self.r.config
+        if c.patience is None or math.isinf(at.best):
+            return False
+        return at.step - at.best_step >= c.patience * c.valid_every
+
+
+def _nan(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _milli(value: float | None) -> str:
+    return "–" if value is None else f"{1000 * value:.4g}"
