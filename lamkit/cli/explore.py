@@ -8,7 +8,11 @@ from typing import Any
 EPILOG = """examples:
   lamkit explore --model run1 --head mptrj --starts mydata --temperatures 300,900 --out found
   lamkit explore --calculator ase.calculators.emt:EMT --starts POSCAR --steps 2000
+  lamkit explore --model run1 --starts POSCAR --set dynamics.ensemble=npt --set 'pressures=[0, [0, 20]]'
+  lamkit explore --model run1 --starts POSCAR --set 'temperatures=[300, [300, 1200, 300]]' --set perturb.squeezed=5
   lamkit explore explore.yaml --out found --resume
+
+A list inside a list is a schedule: one trajectory that goes through these values at even pace.
 
 A calculator is MODULE:FUNCTION, called without arguments. The data set is found/data."""
 
