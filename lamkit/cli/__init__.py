@@ -31,7 +31,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "generate": ("lamkit.cli.generate", "make structures: occupations, defects, strains, displacements"),
     "explore": ("lamkit.cli.explore", "run MD with a model to find new structures"),
     "select": ("lamkit.cli.select", "choose a diverse part of a set of structures"),
-    "label": ("lamkit.cli.label", "label structures with a model or any ASE calculator"),
+    "label": ("lamkit.cli.label", "label structures with a model, an ASE calculator, CP2K or VASP"),
     "md": ("lamkit.cli.md", "molecular dynamics with a model"),
     "relax": ("lamkit.cli.relax", "relax positions and cells with a model"),
     "run": ("lamkit.cli.run", "run a workflow"),

@@ -6,7 +6,10 @@ which the line ``@INCLUDE structure.inc`` stands for cell and coordinates.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import ClassVar
 
@@ -138,8 +141,10 @@ class Cp2k(Model):
         file = folder / "frame.out"
         if not file.is_file():
             raise UserError("CP2K wrote no output (frame.out)")
+        code = f"CP2K {version}" if (version := _version(file)) else "CP2K"
         try:
-            yield from cp2k.read(file, str(file), ReadOptions())
+            for thing in cp2k.read(file, str(file), ReadOptions()):
+                yield replace(thing, info={**thing.info, "code": code}) if isinstance(thing, Frame) else thing
         except UserError:
             if "SCF run NOT converged" not in file.read_text(errors="replace"):
                 raise
@@ -260,6 +265,13 @@ def _read(path: str) -> str:
         return Path(path).read_text()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _version(log: Path) -> str:
+    """CP2K's version, which stands in the head of its log."""
+    with open(log, errors="replace") as stream:
+        found = (re.search(r"CP2K version (\S+)", line) for line in islice(stream, 200))
+        return next((match[1] for match in found if match), "")
 
 
 def periodic(frame: Frame) -> str:
