@@ -180,12 +180,22 @@ def _below(folder: Path, depth: int) -> list[Path]:
     if depth == 0:
         return []
     result: list[Path] = []
-    for path in sorted(folder.iterdir()):
+    for path in _last_round(folder) or sorted(folder.iterdir()):
         hidden = path.name.startswith(".") or path.name in _SKIPPED
         if path.is_dir() and not hidden:
             inner = (path / "type.raw").is_file() or kind_of(folder) == "data"  # systems, parts of one set
             result += [] if inner else [path, *_below(path, depth - 1)]
     return result
+
+
+def _last_round(folder: Path) -> list[Path]:
+    """Stages of a loop's last round; empty for a folder that is no loop, and before the first round."""
+    if read_json(folder / "stage.json").get("stage") != "loop":
+        return []
+    rounds = [path for path in folder.iterdir() if path.name.isdigit()]
+    last = max(rounds, key=lambda path: int(path.name), default=None)
+    number = read_json(folder / "result.json").get("n_rounds")
+    return sorted((folder / str(number) if number else last).iterdir()) if last else []
 
 
 def _made(folder: Path) -> float:
@@ -225,17 +235,6 @@ def stage_of(folder: Path) -> str | None:
         words = [str(word) for word in command[1:] if not str(word).startswith("-")]
         return words[0] if words else None
     return None
-
-
-def stages(root: Path) -> list[tuple[str, str, float | None, str]]:
-    """Stages of a workflow folder in the order in which they were made: id, stage, seconds, how it stands."""
-    found = []
-    for folder in sorted((p for p in root.iterdir() if (p / "stage.json").is_file()), key=_made):
-        note, proof = read_json(folder / "stage.json"), read_json(folder / "products.json")
-        error = read_json(folder / "error.json")
-        state = "done" if proof else f"failed: {error['message']}" if error else "not over"
-        found.append((folder.name, str(note.get("stage")), proof.get("seconds"), state))
-    return found
 
 
 def versions(folders: list[Path]) -> dict[str, dict[str, Any]]:

@@ -37,12 +37,6 @@ def _add(figures: Figures, name: str, figure: Any, caption: str) -> str:
     return html.figure(figures[name], caption)
 
 
-def stages(found: Sequence[tuple[str, str, float | None, str]]) -> str:
-    """Every stage of a workflow with its time; from :func:`lamkit.report.runs.stages`."""
-    rows = [[name, kind, "" if s is None else duration(s), state] for name, kind, s, state in found]
-    return html.table(["stage", "kind", "wall time", "outcome"], rows)
-
-
 def data(sets: Sequence[Data]) -> str:
     """Each data set: frames kept and dropped, elements, level of theory."""
     rows = [

@@ -12,7 +12,7 @@ from lamkit.config import InputPath
 from lamkit.console import duration, log
 from lamkit.errors import UserError
 from lamkit.files import atomic_write
-from lamkit.report import html, runs, sections
+from lamkit.report import html, runs, sections, workflow
 from lamkit.report.runs import FORCES, Data, Evaluation
 
 
@@ -111,8 +111,9 @@ def write(options: Options, file: Path) -> dict[str, Any]:
         )
     figures: sections.Figures = {}
     parts = compose(found, figures, file.parent)
-    if options.folder and (stages := runs.stages(Path(options.folder))):
-        parts.insert(1, html.Section("Stages", sections.stages(stages)))
+    # a report that is a stage of a workflow lies in a folder of that workflow
+    if flow := workflow.section(Path(options.folder) if options.folder else file.parent.parent):
+        parts.insert(1, html.Section("Workflow", flow))
     subtitle = f"{Path(options.folder or file.parent).resolve()} · LAMKit {__version__}"
     for name, png in figures.items():
         atomic_write(file.parent / "figures" / f"{name}.png", png)

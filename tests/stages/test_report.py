@@ -198,6 +198,7 @@ def test_nothing_to_report_is_said(tmp_path, capsys):
 
 
 def test_stages_of_a_workflow_stand_with_time_and_outcome(folder, capsys):
+    (folder / "journal.jsonl").write_text("")
     write_json(folder / "convert" / "stage.json", {"stage": "convert"})
     write_json(folder / "convert" / "products.json", {"seconds": 75.0})
     write_json(folder / "scratch" / "stage.json", {"stage": "pretrain"})
@@ -237,3 +238,16 @@ def test_equal_figures_are_equal_bytes():
     assert plots.png(plots.parity({"h": {"forces": pair}})) == plots.png(
         plots.parity({"h": {"forces": pair}})
     )
+
+
+def test_old_heads_are_shown_before_and_after():
+    from lamkit.report.retention import retention
+
+    row = {
+        "labels": "real", "frames_from": "given", "n_frames": 9, "forces_rmse_before": 0.05, "forces_rmse_after": 0.061,
+        "energy_rmse_before": None, "energy_rmse_after": None, "forces_rms": 1.2,
+    }  # fmt: skip
+    page = Page(retention({"retention": {"mptrj": row}}))
+    assert page.open == []
+    assert all(words in page.text for words in ("mptrj", "real (given)", "50.0", "61.0", "1200"))
+    assert retention({"retention": {}}) == retention({}) == ""
