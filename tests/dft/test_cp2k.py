@@ -1,0 +1,145 @@
+"""CP2K: inputs, and real labels of a cell of two atoms."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from ase.build import bulk, molecule
+
+from lamkit.data.frame import from_atoms
+from lamkit.dft import task
+from lamkit.dft.cp2k import Cp2k, Kind, mesh_of, structure_text
+from lamkit.dft.pool import run_local
+from lamkit.errors import UserError
+
+QUICK = Cp2k(functional="PBE", cutoff=150, rel_cutoff=30, basis="SZV-MOLOPT-SR-GTH", eps_scf=1e-7)
+STEP = 0.01  # Å
+
+
+@pytest.fixture(scope="session")
+def cp2k() -> str:
+    """The executable; installed where that is a matter of one command, as on a machine for tests."""
+    if (
+        shutil.which("cp2k.psmp") is None
+        and os.environ.get("CI")
+        and shutil.which("apt-get")
+        and os.getuid() == 0
+    ):
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        subprocess.run(["apt-get", "update"], check=False, timeout=300, **quiet)
+        command = ["apt-get", "install", "-y", "--no-install-recommends", "cp2k", "cp2k-data"]
+        subprocess.run(command, check=False, timeout=900, **quiet)
+    found = shutil.which("cp2k.psmp")
+    if found is None:
+        pytest.skip("CP2K is not installed (Debian, Ubuntu: apt-get install cp2k cp2k-data)")
+    return found
+
+
+@pytest.fixture
+def silicon():
+    atoms = bulk("Si")
+    atoms.rattle(0.08, seed=3)
+    return from_atoms(atoms, source="si", group="si")
+
+
+def label(frame, program, folder):
+    task.prepare(frame, program, folder)
+    for _ in run_local([folder], jobs=1, timeout=120):
+        pass
+    return task.collect(folder, program, attempts=1)
+
+
+def test_labels_of_cp2k_are_the_gradient_of_its_energy(cp2k, silicon, tmp_path):
+    """Two atoms, minimal basis: the force on one is the slope of the energy along its displacement."""
+    there = label(silicon, QUICK, tmp_path / "here")
+    assert there.reason == ""
+    assert there.frame.stress.shape == (6,)
+    assert np.abs(there.frame.forces.sum(axis=0)).max() < 0.02
+    energies = []
+    for sign in (-1, 1):
+        positions = silicon.positions.copy()
+        positions[0, 0] += sign * STEP
+        moved = replace(silicon, positions=positions)
+        energies.append(label(moved, QUICK, tmp_path / f"moved{sign}").frame.energy)
+    slope = -(energies[1] - energies[0]) / (2 * STEP)
+    assert there.frame.forces[0, 0] == pytest.approx(slope, abs=0.05)
+
+
+def test_a_cycle_that_does_not_converge_gives_no_label(cp2k, silicon, tmp_path):
+    outcome = label(silicon, QUICK.model_copy(update={"max_scf": 2}), tmp_path / "task")
+    assert outcome.frame is None
+    assert outcome.final
+    assert "did not converge" in outcome.reason
+
+
+def test_a_mistake_in_the_settings_is_told_in_cp2ks_own_words(cp2k, silicon, tmp_path):
+    wrong = QUICK.model_copy(update={"basis": "NO-SUCH-BASIS"})
+    outcome = label(silicon, wrong, tmp_path / "task")
+    assert outcome.frame is None
+    assert "CP2K" in outcome.reason
+    assert "exit code" in outcome.reason
+
+
+def test_the_input_says_what_the_settings_say(silicon):
+    program = Cp2k(
+        functional="PBEsol",
+        kpoints=[2, 2, 2],
+        smearing=300,
+        multiplicity=3,
+        kinds={"Si": Kind(potential="GTH-PBE-q4")},
+    )
+    text = program.inputs(silicon)["frame.inp"].decode()
+    for expected in (
+        "PARAMETRIZATION PBESOL",
+        "MONKHORST-PACK 2 2 2",
+        "ELECTRONIC_TEMPERATURE 300",
+        "MULTIPLICITY 3",
+        "POTENTIAL GTH-PBE-q4",
+        "@INCLUDE structure.inc",
+    ):
+        assert expected in text
+    assert "KPOINTS" not in QUICK.inputs(silicon)["frame.inp"].decode()
+
+
+def test_positions_are_written_with_all_their_digits(silicon):
+    rows = [line.split() for line in structure_text(silicon).splitlines() if line.split()[0] == "Si"]
+    np.testing.assert_allclose(np.array([r[1:] for r in rows], dtype=float), silicon.positions, atol=1e-11)
+
+
+def test_a_molecule_gets_a_box(silicon):
+    water = from_atoms(molecule("H2O"))
+    assert "PERIODIC NONE" in structure_text(water)
+    assert "POISSON_SOLVER MT" in QUICK.inputs(water)["frame.inp"].decode()
+    slab = replace(silicon, pbc=np.array([True, True, False]))
+    with pytest.raises(UserError, match="template of your own"):
+        structure_text(slab)
+
+
+def test_a_template_of_ones_own_holds_the_structure(tmp_path, silicon):
+    template = tmp_path / "my.inp"
+    template.write_text("&FORCE_EVAL\n&SUBSYS\n@INCLUDE structure.inc\n&END\n&END\n")
+    program = Cp2k(template=str(template))
+    program.check()
+    assert program.inputs(silicon)["frame.inp"] == template.read_bytes()
+    template.write_text("nothing")
+    with pytest.raises(UserError, match="no line '@INCLUDE"):
+        program.check()
+
+
+def test_an_unknown_functional_is_refused():
+    with pytest.raises(UserError, match="Did you mean 'PBEsol'"):
+        Cp2k(functional="PBESol").check()
+
+
+def test_meshes_are_as_dense_as_asked_for(silicon):
+    """A cubic cell of edge a has reciprocal vectors of length 2π/a."""
+    cube = from_atoms(bulk("Si", cubic=True))
+    edge = cube.cell[0, 0]
+    assert mesh_of(cube, 2 * np.pi / edge / 3) == [3, 3, 3]
+    assert mesh_of(cube, 2 * np.pi / edge / 2.5) == [3, 3, 3]
+    assert mesh_of(from_atoms(molecule("H2O")), 0.2) == [1, 1, 1]
