@@ -140,9 +140,16 @@ def _sizes(paths: Sequence[str]) -> list[tuple[int, int]]:
     """Frames and atoms of each system, from the headers of its files."""
     found = []
     for system in (s for path in paths for s in find_systems(Path(path))):
-        shapes = [read_header(file)[0] for file in sorted(system.glob("set.*/coord.npy"))]
+        shapes = [_shape(file) for file in sorted(system.glob("set.*/coord.npy"))]
         found.append((sum(int(s[0]) for s in shapes), len((system / "type.raw").read_text().split())))
     return found
+
+
+def _shape(file: Path) -> tuple[int, ...]:
+    try:
+        return read_header(file)[0]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: missing or no .npy file ({error})") from None
 
 
 def _batch_atoms(file: InputFile, place: str, sizes: Sequence[tuple[int, int]]) -> int:
@@ -231,11 +238,13 @@ def _rate(file: InputFile) -> dict[str, Any]:
         raise UserError(
             f"{file.origin}: learning_rate: start_lr {start} and stop_lr {stop} must fall and be > 0"
         )
+    warmup = file.whole("learning_rate.warmup_steps", 0, "train.warmup_steps")
+    warmup = file.whole("training.warmup_steps", warmup, "train.warmup_steps")
     return {
         "decay": "exponential" if kind == "exp" else "cosine",
         "learning_rate": start,
         "final_learning_rate": stop / start,
-        "warmup_steps": file.whole("learning_rate.warmup_steps", 0, "train.warmup_steps"),
+        "warmup_steps": warmup,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,7 +30,7 @@ class Systems(config.Model):
 
 
 def convert(systems: Systems, head: str, cache: Path) -> Path:
-    """Data set of the systems: ``cache/HEAD``, with ``train/`` and, where there are such systems, ``valid/``.
+    """Data set of the systems: ``cache/HEAD/train`` and ``valid``, or one data set to hold a part out of.
 
     What was converted before is used as it is.
 
@@ -39,16 +40,20 @@ def convert(systems: Systems, head: str, cache: Path) -> Path:
     from lamkit.stages import convert as stage
 
     out = Path(cache) / head
-    for part, listed in (("train", systems.train), ("valid", systems.valid)):
+    whole = "train" if systems.valid else "all"
+    for part, listed in ((whole, systems.train), ("valid", systems.valid)):
         if not listed or (out / part / "dataset.yaml").is_file():
             continue
         found = _systems(listed, head)
         folder = _with_type_maps(found, systems.type_map, out / f".{part}-systems")
-        log.info("head %s: %d systems to %s on", head, len(found), "train" if part == "train" else "validate")
-        stage.convert(
+        log.info("head %s: %d systems to %s on", head, len(found), "validate" if part == "valid" else "train")
+        result = stage.convert(
             stage.Options(sources=[str(p) for p in folder], format="deepmd/npy", head=head), out / part
         )
-    return out
+        if broken := [f"{f['path']}: {f['error']}" for f in result["files"] if f["error"]]:
+            shutil.rmtree(out / part)
+            raise UserError(f"head '{head}': {len(broken)} systems cannot be read: " + "; ".join(broken[:3]))
+    return out if systems.valid else out / whole
 
 
 def _systems(listed: Sequence[str], head: str) -> list[Path]:
@@ -58,18 +63,23 @@ def _systems(listed: Sequence[str], head: str) -> list[Path]:
             raise UserError(
                 f"{place}: no such system (head '{head}'); paths count from the folder you are in"
             )
-        inside = find_systems(place)
+        inside = [place] if _whole(place) else find_systems(place)
         if not inside:
             raise UserError(f"{place}: no DeePMD system in it (no type.raw), head '{head}'")
         found += inside
     return list(dict.fromkeys(found))
 
 
+def _whole(folder: Path) -> bool:
+    """Whether it is a data set that LAMKit wrote, which knows its groups."""
+    return (folder / "dataset.yaml").is_file()
+
+
 def _with_type_maps(found: Sequence[Path], type_map: Sequence[str] | None, folder: Path) -> list[Path]:
     """The systems; those without a type map as a folder of links beside one."""
     result = []
     for i, system in enumerate(found):
-        if type_map is None or (system / "type_map.raw").is_file():
+        if type_map is None or _whole(system) or (system / "type_map.raw").is_file():
             result.append(system)
             continue
         linked = folder / f"{i:04d}-{system.name}"

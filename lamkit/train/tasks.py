@@ -21,6 +21,7 @@ from lamkit.data.split import split_indices
 from lamkit.data.statistics_file import labels_of
 from lamkit.errors import UserError
 
+FEWEST_TO_SPLIT = 4  # frames; with fewer, all are trained on and none validates
 MIN_SCALE = 1e-4
 
 
@@ -155,6 +156,9 @@ def training_parts(
         if "valid" in parts:
             return parts["train"], parts["valid"]
         whole = parts["train"]
+    if len(whole) < FEWEST_TO_SPLIT:
+        log.warning("head %s: %d frames are too few to hold some out for validation", name, len(whole))
+        return whole, None
     dealt = split_indices(
         whole, {"train": 1 - valid_fraction, "valid": valid_fraction}, by="group", seed=seed
     )

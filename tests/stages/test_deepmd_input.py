@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -213,10 +214,22 @@ def test_comments_may_be_repeated_and_keys_may_not(tmp_path):
 def test_systems_without_a_type_map_take_that_of_the_file(systems, tmp_path):
     listed = Systems(train=[systems["bare"]], type_map=["Ag", "Cu"])
     out = convert(listed, "low", tmp_path)
-    data = open_dataset(out / "train")
+    data = open_dataset(out)  # one data set, of which a part will be held out
     assert (len(data), data.elements) == (3, [29])
-    assert not (out / "valid").exists()
     assert not (Path(systems["bare"]) / "type_map.raw").exists()
+
+
+def test_a_data_set_of_our_own_keeps_its_groups_and_a_broken_system_is_an_error(systems, tmp_path):
+    own = convert(Systems(train=[systems["a"]], type_map=["Ag", "Cu"]), "first", tmp_path)
+    again = convert(Systems(train=[str(own)]), "second", tmp_path)
+    assert open_dataset(again).group_names == open_dataset(own).group_names
+    broken = shutil.copytree(systems["a"], tmp_path / "broken")
+    (broken / "set.000" / "coord.npy").write_bytes(b"broken")
+    with pytest.raises(UserError, match="1 systems cannot be read"):
+        convert(Systems(train=[str(broken), systems["b"]], type_map=["Ag", "Cu"]), "third", tmp_path)
+    file = tmp_path / "broken.json"
+    file.write_text(json.dumps(two_tasks({**systems, "a": str(broken)})))
+    assert main(["pretrain", str(file), "--out", str(tmp_path / "run")]) == 2
 
 
 def test_the_command_line_trains_from_an_input_file(systems, tmp_path, capsys):
