@@ -98,7 +98,9 @@ def run_folder(args: argparse.Namespace, default: str) -> Path:
         return out
     if out.is_file():
         raise UserError(f"{out}: is a file; --out names a folder")
-    another = (getattr(args, "node", None) or 0) > 0  # a machine beside the first finds what that has begun
+    # A machine beside the first, or a rank of msrun's beside the first, finds what that has begun.
+    under_msrun = os.environ.get("MS_ROLE") == "MS_WORKER" and os.environ.get("MS_NODE_ID", "0") != "0"
+    another = (getattr(args, "node", None) or 0) > 0 or under_msrun
     if out.is_dir() and not another and any(p.name != "data" for p in out.iterdir()):
         raise UserError(f"{out}: already holds a run; --resume goes on with it, --out DIR starts another one")
     require_writable(out)

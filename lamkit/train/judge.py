@@ -10,6 +10,7 @@ from lamkit.console import duration, log, table
 from lamkit.data.plan import Plan
 from lamkit.model.inference import Predictor
 from lamkit.train.board import Board
+from lamkit.train.config import TrainConfig
 from lamkit.train.records import LearningCurve, MetricsFile, write_versions
 from lamkit.train.standing import Recent, Standing
 from lamkit.train.validate import Validator, score
@@ -98,12 +99,12 @@ class Judge:
                 return False
         return True
 
-    def stale(self, at: Standing) -> bool:
-        """Whether validations have not become better for as long as ``train.patience`` allows."""
-        c = self.r.config
-        if c.patience is None or math.isinf(at.best):
-            return False
-        return at.step - at.best_step >= c.patience * c.valid_every
+
+def stale(at: Standing, config: TrainConfig) -> bool:
+    """Whether validations have not become better for as long as ``train.patience`` allows."""
+    if config.patience is None or math.isinf(at.best):
+        return False
+    return at.step - at.best_step >= config.patience * config.valid_every
 
 
 def _nan(value: float | None) -> float:

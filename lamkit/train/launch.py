@@ -60,6 +60,11 @@ def place() -> Place:
     )
 
 
+def is_worker() -> bool:
+    """Whether this process was started here, to train and nothing else."""
+    return "LAMKIT_WORKER" in os.environ
+
+
 def train(run: Run, *, resume: bool) -> dict[str, Any]:
     """:func:`lamkit.train.run.train` on ``run.config.ranks`` processes.
 
@@ -156,8 +161,8 @@ class _Team:
         sink: Any = None if name is None else open(self.folder / name, "wb")  # noqa: SIM115 (closed below)
         try:
             return subprocess.Popen(
-                command, env={**os.environ, **self.variables, **variables}, stdout=sink, stderr=sink,
-                start_new_session=True, preexec_fn=_prepare(cores),
+                command, env={**os.environ, "LAMKIT_WORKER": "1", **self.variables, **variables},
+                stdout=sink, stderr=sink, start_new_session=True, preexec_fn=_prepare(cores),
             )  # fmt: skip
         finally:
             if sink is not None:
@@ -174,7 +179,7 @@ class _Team:
             old = {n: signal.signal(n, self._pass_on) for n in (signal.SIGINT, signal.SIGTERM)}
         ended: float | None = None
         try:
-            while any(p.poll() is None for p in self.ranks.values()):
+            while sum(p.poll() is None for p in self.ranks.values()):  # asks all of them
                 time.sleep(0.1)
                 for rank, process in self.ranks.items():
                     if process.returncode is not None and process.returncode < 0 and self._signals < 2:
@@ -219,6 +224,12 @@ class _Team:
             process.wait()
 
 
+def _says_little(item: tuple[int, dict[str, Any]]) -> tuple[bool, int]:
+    """Order of errors: first those that tell of a rank's own trouble."""
+    rank, report = item
+    return any(words in report["message"] for words in ("does not answer", "its rank's log")), rank
+
+
 def _result(folder: Path, first: int) -> dict[str, Any]:
     """What the first rank here has to say; an error of any rank where one failed.
 
@@ -230,9 +241,7 @@ def _result(folder: Path, first: int) -> dict[str, Any]:
         reports[int(path.stem[5:])] = json.loads(path.read_text())
     failed = {rank: r for rank, r in reports.items() if "error" in r}
     # What a rank says of its own counts more than that another one does not answer.
-    for rank, report in sorted(
-        failed.items(), key=lambda item: ("does not answer" in item[1]["message"], item[0])
-    ):
+    for rank, report in sorted(failed.items(), key=_says_little):
         kind = ERRORS.get(report["error"], LamkitError)
         whose = "" if rank == 0 or kind is Interrupted else f"rank {rank}: "
         raise kind(f"{whose}{report['message']}")

@@ -80,7 +80,7 @@ class Gradient(nn.Cell):
 
     def __init__(self, step: TrainStep, layout: Layout) -> None:
         super().__init__(auto_prefix=False)
-        self.inner, self.layout = step, layout
+        self.inner = step
         self.part = 1.0 / layout.shards
 
     def construct(
@@ -123,8 +123,8 @@ class ApplyTrunk(nn.Cell):
 
     def __init__(self, step: TrainStep, layout: Layout) -> None:
         super().__init__(auto_prefix=False)
-        self.inner, self.layout = step, layout
-        self.places = _places([p.shape for p in step.trunk], 0)
+        self.inner = step
+        self.places = _places([p.shape for p in step.trunk])
 
     def construct(self, flat: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
         """Norm of the gradient and the factor of clipping.
@@ -147,8 +147,8 @@ class ApplyHead(nn.Cell):
 
     def __init__(self, step: TrainStep, layout: Layout) -> None:
         super().__init__(auto_prefix=False)
-        self.inner, self.layout = step, layout
-        self.places = _places([p.shape[1:] for p in step.heads], 0)
+        self.inner, self.first, self.matrix = step, layout.trunk, (layout.slots, layout.head)
+        self.places = _places([p.shape[1:] for p in step.heads])
 
     def construct(self, flat: Tensor, slot: Tensor, head: Tensor, scale: Tensor, numbers: Tensor) -> Tensor:
         """Anything.
@@ -160,7 +160,7 @@ class ApplyHead(nn.Cell):
             scale: factor of clipping.
             numbers: as in ``TrainStep.construct``.
         """
-        of_heads = ops.reshape(flat[self.layout.trunk :], (self.layout.slots, self.layout.head))
+        of_heads = ops.reshape(flat[self.first :], self.matrix)
         mine = ops.gather(of_heads, slot, 0)
         gradients = ()
         for first, size, shape in self.places:
@@ -169,9 +169,9 @@ class ApplyHead(nn.Cell):
         return self.inner.update_head(scale, head, slices, gradients, scale, numbers)
 
 
-def _places(shapes: Sequence[tuple[int, ...]], first: int) -> tuple[tuple[int, int, tuple[int, ...]], ...]:
+def _places(shapes: Sequence[tuple[int, ...]]) -> tuple[tuple[int, int, tuple[int, ...]], ...]:
     """First element, number of elements and shape of arrays that lie one behind another."""
-    found = []
+    found, first = [], 0
     for shape in shapes:
         size = int(np.prod(shape, dtype=np.int64))
         found.append((first, size, tuple(shape)))

@@ -35,19 +35,23 @@ PER_ELEMENT = 20  # frames among them with each element, where there are so many
 BATCH_ATOMS = 192
 
 
+def predictor(start: Checkpoint, device: str = "CPU") -> Predictor:
+    """The network of a checkpoint, ready to predict with."""
+    return Predictor(build(start, device))
+
+
 class Network:
     """A checkpoint's network, evaluated on frames in constant shapes.
 
     Args:
         start: the checkpoint.
         views: one or several sets of frames.
-        device: CPU, GPU or Ascend.
+        predictor: from :func:`predictor`; what it has compiled serves the next network again.
     """
 
-    def __init__(self, start: Checkpoint, views: View | Sequence[View], device: str) -> None:
-        self.start = start
+    def __init__(self, start: Checkpoint, views: View | Sequence[View], predictor: Predictor) -> None:
+        self.start, self.predictor = start, predictor
         self.views = [views] if isinstance(views, View) else list(views)
-        self.predictor = Predictor(build(start, device))
         trunk = start.trunk
         needs = [measure(v, trunk.cutoff, trunk.max_neighbors, BATCH_ATOMS, seed=0) for v in self.views]
         self.buckets = Buckets(needs, [1.0 / len(needs)] * len(needs))
@@ -120,14 +124,20 @@ def refit(start: Checkpoint, head: str, view: View, energies: NDArray[np.float64
     return fit_reference(counts, numbers, rest, before + shift)
 
 
-def refitted(start: Checkpoint, head: str, task: Task, *, device: str = "CPU") -> Refit:
+def refitted(start: Checkpoint, head: str, task: Task, network: Predictor) -> Refit:
     """``task`` with its reference refitted under the network of ``head``; elements it lacks keep the old one.
+
+    Args:
+        start: checkpoint.
+        head: one of its heads.
+        task: frames to refit on.
+        network: from :func:`predictor`.
 
     Raises:
         UserError: no frame has an energy.
     """
     view = few(task.train, REFIT_FRAMES)
-    energies, sums = Network(start, view, device).run(head, start.references[head])
+    energies, sums = Network(start, view, network).run(head, start.references[head])
     fit = refit(start, head, view, energies)
     for sentence in fit.null_space:
         log.info("head %s: %s; there the old reference stays", task.name, sentence)
@@ -157,8 +167,13 @@ def few(view: View, limit: int) -> View:
     return view.subset(np.array(sorted(chosen)))
 
 
-def rank_heads(start: Checkpoint, view: View, *, device: str = "CPU") -> list[dict[str, Any]]:
+def rank_heads(start: Checkpoint, view: View, network: Predictor) -> list[dict[str, Any]]:
     """Zero-shot errors of every head, its reference refitted on these frames; best force RMSE first.
+
+    Args:
+        start: checkpoint.
+        view: frames; up to 48 of them are used.
+        network: from :func:`predictor`.
 
     Returns:
         Per head ``head``, ``forces_rmse`` (eV/Å; nan without forces), ``energy_rmse`` (eV/atom), ``n_frames``
@@ -166,10 +181,10 @@ def rank_heads(start: Checkpoint, view: View, *, device: str = "CPU") -> list[di
     """
     some = np.linspace(0, len(view) - 1, min(RANK_FRAMES, len(view))).round().astype(int)
     view = view.subset(np.unique(some))
-    network = Network(start, view, device)
+    frames = Network(start, view, network)
     ranking = []
     for head in start.heads:
-        energies, sums = network.run(head, start.references[head])
+        energies, sums = frames.run(head, start.references[head])
         fit = refit(start, head, view, energies)
         forces = sums.result()["forces_rmse"]
         ranking.append(

@@ -93,7 +93,10 @@ def train(run: Run, *, resume: bool = False) -> dict[str, Any]:
     try:
         begun = run.start.trunk if run.start is not None else None
         trunk = settled(run.trunk, run.tasks, begun, run.config.seed)
-        return Trainer(replace(run, trunk=trunk), resume, ranks).run()
+        result = Trainer(replace(run, trunk=trunk), resume, ranks).run()
+        if not ranks.leader and not launch.is_worker():
+            raise SystemExit(0)  # msrun runs the whole verb in every rank: what comes now is the leader's
+        return result
     except OSError as error:
         raise LamkitError(
             f"{error.filename or run.out}: {error.strerror or error}; the run cannot go on. The checkpoints in "

@@ -55,6 +55,9 @@ class Standing:
     def of_json(cls, state: Mapping[str, Any]) -> Standing:
         """Inverse of :meth:`to_json`."""
         known = {k: v for k, v in state.items() if k in cls.__dataclass_fields__}
+        known.setdefault("draws", list(known.get("head_steps", [])))
+        if known.get("sampler") and isinstance(known["sampler"][0][0], int):  # saved before there were ranks
+            known["sampler"] = [known["sampler"]]
         return cls(**{**known, "best": math.inf if known.get("best") is None else known["best"]})
 
     def to_json(self) -> dict[str, Any]:

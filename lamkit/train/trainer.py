@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import time
 import zlib
+from collections import deque
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from lamkit.model.inference import Predictor
 from lamkit.train import checkpoint, schedule, start
 from lamkit.train.checkpoint import Checkpoint
 from lamkit.train.interrupt import StopSignal
-from lamkit.train.judge import Judge
+from lamkit.train.judge import Judge, stale
 from lamkit.train.prefactors import Prefactors, refuse_unknown_heads
 from lamkit.train.prefetch import prefetch
 from lamkit.train.saving import Saver
@@ -79,6 +81,7 @@ class Trainer:
         self.stepper = Stepper(run.tasks, c, self.step, networks, prefactors, self.world)
         self.predictor = Predictor(self.average)
         self.at, self.recent = Standing.at_start(len(names)), Recent(len(names))
+        self._times: deque[float] = deque(maxlen=1000)  # seconds of the last steps
         self._positions: NDArray[np.int64] | None = (
             None  # of the samplers of this process, [shards, heads, 2]
         )
@@ -148,7 +151,7 @@ class Trainer:
         began, first, c = time.monotonic() - 60 * self.at.minutes, self.at.step, self.c
         if first == 0:
             self._validate(began, 0.0)
-        over = self._stale()
+        over = stale(self.at, c)
         batches = prefetch(self.dealer.draw, first, first if over else c.max_steps)
         with StopSignal() as stop, Progress(c.max_steps, "step") as bar:
             bar.first = first
@@ -160,6 +163,7 @@ class Trainer:
                     rate = schedule.learning_rate(draw.step, schedule.progress(draw.step, minutes, c), c)
                     clock = (time.monotonic() - began) / 60
                     taken = self.stepper(draw, rate, self.at.head_steps, clock, over, stop.received)
+                    self._times.append((time.monotonic() - began) - 60 * clock)
                     self.watch.check(draw, taken.values)
                     self._advance(draw, taken)
                     bar.update(self.at.step, self._text(), left=self._time_left(minutes))
@@ -168,7 +172,7 @@ class Trainer:
                     last = self.at.step >= c.max_steps
                     if self.at.step % c.valid_every == 0 and not last:
                         self._validate(began, rate)
-                        over = self._stale()
+                        over = self.judge is not None and stale(self.at, c)
                     if (stop.received if self.world.size == 1 else taken.stop) and not last:
                         self._save()
                         raise Interrupted(f"saved at step {self.at.step}; go on with {self.r.resume_hint}")
@@ -212,9 +216,6 @@ class Trainer:
             self.at.validated = self.at.step
         elif self.judge.validate(self.at, self.recent, time.monotonic() - began, rate):
             self.saver.best(self._checkpoint())
-
-    def _stale(self) -> bool:
-        return self.judge is not None and self.judge.stale(self.at)
 
     def _save(self, numbered: bool = False) -> None:
         """Write ``last``, and ``step-N`` where those are kept; all ranks must call it, the leader writes."""
@@ -270,5 +271,6 @@ class Trainer:
             "chances": self.plan.chances,
             "epochs": {n: round(self.plan.epochs(n), 3) for n in self.names},
             "ranks": self.world.size,
+            "step_milliseconds": round(1000 * median(self._times), 2) if self._times else None,
             "shapes": [list(s) for s in self.buckets.shapes],
         }

@@ -13,7 +13,7 @@ from lamkit.errors import UserError
 if TYPE_CHECKING:
     from mindspore import Parameter
 
-    from lamkit.model.potential import Potential
+    from lamkit.model.base import Headed
 
 LAYER = "model.gnn_stacks."  # what the public names of the interaction layers begin with
 
@@ -86,7 +86,7 @@ def describe(tune: Tune) -> str:
     return "heads only, on a frozen trunk" if tune == "heads" else "heads and the whole trunk"
 
 
-def trained(potential: Potential, tune: Tune) -> list[Parameter]:
+def trained(potential: Headed, tune: Tune) -> list[Parameter]:
     """Those of the trunk's parameters that a step changes, in the trunk's order.
 
     Raises:
@@ -97,10 +97,11 @@ def trained(potential: Potential, tune: Tune) -> list[Parameter]:
         return everything
     if tune == "heads":
         return []
-    named = [(name, p) for name, p in potential.trunk.named() if p.requires_grad]
+    names = {id(p): name for name, p in potential._named()}
+    named = [(names[id(p)], p) for p in everything]
     if isinstance(tune, Freeze):
         depth = 1 + max((_layer(name) for name, _ in named), default=-1)
-        if tune.freeze > depth:
+        if tune.freeze > depth or not depth:
             raise UserError(
                 f"train.tune: {tune.freeze} layers are to be frozen, the trunk has {depth}; take heads for all"
             )
