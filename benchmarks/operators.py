@@ -15,6 +15,7 @@ from collections.abc import Callable
 import numpy as np
 
 from lamkit.model.native.build import library
+from lamkit.model.native.predict import ordered
 
 D = 256
 CASES = [("v3", 2160, 108, 1024), ("v3", 6400, 320, 1024), ("v2", 2160, 108, 512), ("v2", 6400, 320, 512)]
@@ -66,11 +67,25 @@ def operators(
     kept = [random(edges, hidden), random(edges, hidden), random(edges, D)]
     behind = [empty(edges, hidden), empty(edges, hidden), empty(edges, D)]
     du, d_rows, d_nodes = random(edges, D), empty(edges, D), empty(nodes, D)
+    cutoff, messages = empty(edges, 1), empty(nodes, 2 * D)
+    layer = [at_nodes, rows, cutoff, *ends, random(2, D), random(2), np.array([edges], np.int32)]
+    ahead, back = (ordered(version, "float32", (D, D, hidden, D), theta, k) for k in (1, 0))
     work = 2e-9 * (edges * (2 * D * hidden + hidden * hidden) + 2 * nodes * D * hidden)
     calls = {
-        "forward": ("edge_forward", [rows, at_nodes, *ends, *theta, empty(edges, D)], 1),
+        "layer, prediction": ("layer_none", [*layer, ahead, messages, d_rows], 1),
+        "layer, kept for its pull": ("layer_all", [*layer, ahead, messages, d_rows, *behind], 1),
+        "pull of the layer": (
+            "layer_all_pull",
+            [messages, du, *layer, *kept, back, d_rows, cutoff, d_nodes],
+            1,
+        ),
+        "pull, nothing kept": (
+            "layer_none_pull",
+            [messages, du, *layer, ahead, back, d_rows, cutoff, d_nodes],
+            2,
+        ),
         "forward, kept": ("edge_forward_keep", [rows, at_nodes, *ends, *theta, empty(edges, D), *behind], 1),
-        "pull": ("edge_pull_keep", [du, *kept, at_nodes, *ends, *weights, d_rows, d_nodes, *behind], 1),
+        "pull, kept": ("edge_pull_keep", [du, *kept, at_nodes, *ends, *weights, d_rows, d_nodes, *behind], 1),
         "reverse with weights": (
             "edge_reverse",
             [du, *kept, rows, at_nodes, *ends, *weights, d_rows, d_nodes, *map(np.zeros_like, theta)],

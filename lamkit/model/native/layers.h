@@ -99,11 +99,10 @@ class Layers {
 
   struct Widths {
     long big, small, rows, blocks;
-    // bigs: pairs of big blocks that a thread holds
-    explicit Widths(const Net<T>& net, long M, int bigs = 1)
+    explicit Widths(const Net<T>& net, long M, bool again = false)
         : big(stride<T>(net.H)), small(stride<T>(std::max(net.K, net.O))) {
-      rows = block_rows<T>(M, net.H * bigs);
-      blocks = bigs == 1 ? 2 : 5;  // a, b and, where layers are made again, h1, h2, y
+      rows = block_rows<T>(M, net.H);
+      blocks = again ? 5 : 2;  // a, b and, where layers are made again, h1, h2, y
     }
   };
 

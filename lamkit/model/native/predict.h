@@ -59,7 +59,9 @@ class Predict : Layers<T, Act, kCentred> {
   using typename L::Widths;
   using L::at_nodes, L::first, L::hidden, L::in_blocks, L::nodes_from_sums, L::segment, L::through;
 
-  static constexpr long kChunk = 16384;  // edges whose contributions to nodes are added up at a time
+  // Edges whose contributions to nodes are added up at a time: few enough to stay in the cache until then, enough
+  // for each thread to have some blocks of them.
+  static long chunk_of(long live) { return std::min(live, std::max(2048L, 1024L * Pool::instance().threads())); }
 
  public:
   static void rows(const Net<T>& net, const T* factors, long live, T* u, const Kept<T>& kept) {
@@ -76,7 +78,7 @@ class Predict : Layers<T, Act, kCentred> {
   static void rows_pull(const Net<T>& net, const T* ahead_at, const T* back_at, long live, const T* du, Kept<T> kept,
                         T* out) {
     const Backward<T> back(net, back_at);
-    const Widths w(net, live, kept.h1 ? 1 : 2);
+    const Widths w(net, live, !kept.h1);
     in_blocks(live, w, [&](long m0, long m1, T* x, T* a, T* b) {
       const Kept<T> here = again(net, w, ahead_at, nullptr, nullptr, m0, m1 - m0, x, a, b, kept);
       for (long i = 0; i < m1 - m0; i++)
@@ -93,7 +95,7 @@ class Predict : Layers<T, Act, kCentred> {
     const Ahead<T> ahead(net, factors);
     const T* sent = at_nodes(net, net.nodes, ahead.at_sender, net.b1, kSent);
     const T* received = at_nodes(net, net.nodes, ahead.at_receiver, nullptr, kReceived);
-    const long O = net.O, chunk = std::min(live, kChunk);
+    const long O = net.O, chunk = chunk_of(live);
     T *u = Arena::instance().get<T>(kY, chunk * O), *weights = Arena::instance().get<T>(kGates, 2 * chunk);
     std::fill(messages, messages + 2 * net.N * O, T(0));
     std::fill(edges + live * O, edges + net.M * O, T(0));
@@ -137,11 +139,11 @@ class Predict : Layers<T, Act, kCentred> {
       sent_in = at_nodes(net, net.nodes, ahead.at_sender, net.b1, kSentIn);
       received_in = at_nodes(net, net.nodes, ahead.at_receiver, nullptr, kReceivedIn);
     }
-    const long chunk = std::min(live, kChunk);
+    const long chunk = chunk_of(live);
     T* k1 = arena.get<T>(kK1, chunk * net.H);
     T *sent = arena.get<T>(kSent, net.N * net.H), *received = arena.get<T>(kReceived, net.N * net.H);
     for (T* sums : {sent, received}) std::fill(sums, sums + net.N * net.H, T(0));
-    const Widths w(net, chunk, g.kept.h1 ? 1 : 2);
+    const Widths w(net, chunk, !g.kept.h1);
     for (long c0 = 0; c0 < live; c0 += chunk) {
       const long c1 = std::min(live, c0 + chunk);
       in_blocks(c1 - c0, w, [&](long from, long to, T* x, T* a, T* b) {

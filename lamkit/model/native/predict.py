@@ -60,18 +60,9 @@ class _Packed(nn.Cell):
 
     def fill(self, weights: list[NDArray[np.floating]]) -> None:
         """Take W1, b1, W2, b2, W3, b3, gain and shift as they are now."""
-        self.ahead.set_data(self._ordered(weights, self.ahead, 1))
+        self.ahead.set_data(Tensor(ordered(self.version, self.real, self.sizes, weights, 1)))
         if self.pulled:
-            self.back.set_data(self._ordered(weights, self.back, 0))
-
-    def _ordered(self, weights: list[NDArray[np.floating]], target: Parameter, ahead: int) -> Tensor:
-        arrays = [np.ascontiguousarray(w, self.real) for w in weights]
-        pointers = (ctypes.c_void_p * len(arrays))(*[a.ctypes.data for a in arrays])
-        out = np.empty(target.shape, self.real)
-        _functions(self.version, self.real).weights_write(
-            *self.sizes, ahead, pointers, ctypes.c_void_p(out.ctypes.data)
-        )
-        return Tensor(out)
+            self.back.set_data(Tensor(ordered(self.version, self.real, self.sizes, weights, 0)))
 
 
 class Rows(_Packed):
@@ -169,6 +160,26 @@ class Layer(_Packed):
         if d_edges.shape[0] <= self.half_rows:
             return self.half_pull(d_messages, d_edges, *kept, self.ahead, self.back)
         return self.none_pull(d_messages, d_edges, *kept, self.ahead, self.back)
+
+
+def ordered(
+    version: str, real: str, sizes: tuple[int, int, int, int], weights: list[NDArray[np.floating]], ahead: int
+) -> NDArray[np.floating]:
+    """Weights of one network in the order of the forward (``ahead`` 1) or of the reverse sweep (0).
+
+    Args:
+        version: v2 or v3.
+        real: float32 or float64.
+        sizes: as of :class:`_Packed`.
+        weights: as of :meth:`_Packed.fill`.
+        ahead: which sweep.
+    """
+    functions = _functions(version, real)
+    arrays = [np.ascontiguousarray(w, real) for w in weights]
+    pointers = (ctypes.c_void_p * len(arrays))(*[a.ctypes.data for a in arrays])
+    out = np.empty(functions.weights_size(*sizes, ahead), real)
+    functions.weights_write(*sizes, ahead, pointers, ctypes.c_void_p(out.ctypes.data))
+    return out
 
 
 @functools.cache
