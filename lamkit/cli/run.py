@@ -92,9 +92,18 @@ def _settings(args: argparse.Namespace) -> Any:
 
 
 def _show_plan(plan: Plan, as_json: bool) -> None:
+    from lamkit.workflow.plan import NOT_NEEDED
+
     rows = [
-        (name, "run" if decision.runs else "-", decision.why) for name, decision in plan.decisions.items()
+        (name, "run" if d.runs else "-", d.why)
+        for name, d in plan.decisions.items()
+        if d.why != NOT_NEEDED and not plan.only_perhaps(name)
     ]
+    for name, loop in plan.loops.loops.items():
+        more = {n.split("/")[1] for n in plan.to_run if n.startswith(f"{name}/") and plan.only_perhaps(n)}
+        if more:
+            words = f"until {' and '.join(loop.until)}" if loop.until else "unless the time is spent"
+            rows.append((f"{name}/…", "perhaps", f"up to {len(more)} more rounds, {words}"))
     print(table(rows, ("stage", "action", "why")), file=sys.stderr)
     if as_json:
         facts = {
@@ -107,12 +116,13 @@ def _show_plan(plan: Plan, as_json: bool) -> None:
 def _show_outcomes(
     outcomes: Mapping[str, Outcome], folder: Path, code: int, again: str, as_json: bool
 ) -> None:
-    if all(outcome.state == "up to date" for outcome in outcomes.values()):
-        log.info("%s: all %d stages are up to date; nothing to do", folder, len(outcomes))
+    shown = {name: outcome for name, outcome in outcomes.items() if outcome.state != "not needed"}
+    if all(outcome.state == "up to date" for outcome in shown.values()):
+        log.info("%s: all %d stages are up to date; nothing to do", folder, len(shown))
     else:
         rows = [
             (name, o.state, "" if o.seconds is None else duration(o.seconds), _first_line(o.reason, o.state))
-            for name, o in outcomes.items()
+            for name, o in shown.items()
         ]
         log.info("\n%s", table(rows, ("stage", "outcome", "time", "reason")))
         log.info("%s: %s", folder, _verdict(outcomes, code, again))

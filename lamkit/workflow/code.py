@@ -25,7 +25,16 @@ _DIGITS = 12
 
 
 def of(module: str, cache: HashCache) -> dict[str, str]:
-    """Module (or file of compiled code) → hash, of all that ``module`` imports, itself included."""
+    """Module (or file of compiled code) → hash, of all that ``module`` imports, itself included.
+
+    Worked out once for each cache, that is for each command.
+    """
+    if module not in cache.code:
+        cache.code[module] = _of(module, cache)
+    return cache.code[module]
+
+
+def _of(module: str, cache: HashCache) -> dict[str, str]:
     found: dict[str, str] = {}
     todo = [module]
     while todo:

@@ -17,7 +17,7 @@ from lamkit.workflow.bell import Bell
 from lamkit.workflow.cluster import Cluster, ClusterWorker, read_cluster
 from lamkit.workflow.journal import Journal
 from lamkit.workflow.local import LocalWorker
-from lamkit.workflow.plan import Choice, Plan
+from lamkit.workflow.plan import NOT_NEEDED, Choice, Plan
 from lamkit.workflow.running import REDRAW_SECONDS, LoopEnd, Outcome, Run, Worker, resting
 from lamkit.workflow.screen import Screen
 from lamkit.workflow.spec import Source, fill
@@ -121,15 +121,16 @@ def _carry_out(todo: Plan, folder: Path, settings: Settings, log: Journal, lock:
         return cluster is not None and cluster.kind_of(task.stage) is not None
 
     with Screen() as screen, Bell() as bell:
-        n_run = sum(not _only_perhaps(todo, name) for name in todo.to_run)
+        n_all = sum(d.why != NOT_NEEDED and not todo.only_perhaps(n) for n, d in todo.decisions.items())
+        n_run = sum(not todo.only_perhaps(name) for name in todo.to_run)
         screen.say(
-            f"{n_run} of {len(todo.tasks)} stages to run in {folder}; "
-            f"all output is in <stage>/{stage_folder.LOG}"
+            f"{n_run} of {n_all} stages to run in {folder}; all output is in <stage>/{stage_folder.LOG}"
         )
         run = Run(todo, folder, settings.jobs, log, screen, start, elsewhere)
         try:
             while run.active:
                 run.start_ready()
+                log.sync()
                 bell.wait(
                     0.0 if any(isinstance(w, LoopEnd) for w in run.running.values()) else REDRAW_SECONDS
                 )
@@ -148,13 +149,6 @@ def cluster_of(settings: Settings) -> Cluster | None:
         UserError: mistakes in the cluster file.
     """
     return None if settings.on == LOCAL else read_cluster(Path(settings.on))
-
-
-def _only_perhaps(todo: Plan, name: str) -> bool:
-    """Whether a stage belongs to a round that may not come."""
-    node = todo.graph.nodes[name]["node"]
-    before = todo.loops.names(node.loop, node.round - 1) if node.round > 1 else []
-    return any(todo.decisions[other].runs for other in before)
 
 
 def _claim_loops(todo: Plan, folder: Path) -> None:

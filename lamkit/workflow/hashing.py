@@ -33,6 +33,7 @@ class HashCache:
         self.path = path
         self._known: dict[str, list[Any]] = {}
         self._changed = False
+        self.code: dict[str, dict[str, str]] = {}  # of each module, see lamkit.workflow.code
         if path is not None and path.is_file():
             try:
                 self._known = json.loads(path.read_text())

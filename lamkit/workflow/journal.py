@@ -42,6 +42,7 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self.path = folder / NAME
         self._stream = open(self.path, "ab")  # noqa: SIM115 - held until close()
+        self._dirty = False
         self._drop_torn_line()
         self.events = read(self.path)
 
@@ -51,16 +52,23 @@ class Journal:
             self._stream.truncate(data.rfind(b"\n") + 1)
 
     def write(self, event: str, **facts: Any) -> None:
-        """Append one event with time and process; on disk when this returns."""
+        """Append one event with time and process; a process that is killed after this does not lose it."""
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         entry = {"event": event, **facts, "time": now, "pid": os.getpid()}
         self._stream.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
         self._stream.flush()
-        os.fsync(self._stream.fileno())
+        self._dirty = True
         self.events.append(entry)
+
+    def sync(self) -> None:
+        """Have all events on disk, so that not even a power cut loses them; one wait for many events."""
+        if self._dirty:
+            os.fsync(self._stream.fileno())
+            self._dirty = False
 
     def close(self) -> None:
         """Close the file."""
+        self.sync()
         self._stream.close()
 
 

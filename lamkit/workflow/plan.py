@@ -64,6 +64,12 @@ class Plan:
         """Ids of the stages that run."""
         return [name for name, decision in self.decisions.items() if decision.runs]
 
+    def only_perhaps(self, name: str) -> bool:
+        """Whether a stage belongs to a round of which it is not yet known that it comes."""
+        node = self.graph.nodes[name]["node"]
+        before = self.loops.names(node.loop, node.round - 1) if node.round > 1 else []
+        return self.decisions[name].runs and any(self.decisions[other].runs for other in before)
+
 
 def make(
     source: Source,

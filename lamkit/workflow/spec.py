@@ -32,6 +32,7 @@ of all earlier rounds, without and with this one. From outside, ``${learn}/train
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -186,7 +187,7 @@ class Source:
     path: Path
     lines: Mapping[Place, int]
 
-    @property
+    @functools.cached_property
     def places(self) -> dict[str, str]:
         """Meaning of each of :data:`PLACES`, absolute."""
         return {"here": str(self.path.resolve().parent), "examples": str(presets.examples().resolve())}

@@ -39,6 +39,10 @@ def test_a_loop_ends_when_its_criterion_is_met_and_what_follows_reads_the_last_r
     assert "learn/3/test" in table
     assert "learn/4" not in table
     assert "${test}.steps >= 3 after round 3" in table
+    assert "all 9 stages are up to date; nothing to do" in learning.run()
+    planned = learning.run("--dry-run", "--from", "learn/2/train")
+    assert "up to 2 more rounds, until ${test}.steps >= 3" in planned
+    assert "learn/4" not in planned
 
 
 @pytest.mark.usefixtures("here")
