@@ -15,12 +15,12 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 
 from lamkit.model.config import Architecture, TrunkConfig
-from lamkit.train.config import LossConfig
+from lamkit.train.config import Label, LossConfig
 
 Penalty = Callable[[Tensor, Tensor], Tensor]
 Triple = tuple[Tensor, Tensor, Tensor]  # of energies, forces, stresses
 
-LABELS = ("energy", "forces", "stress")
+LABELS: tuple[Label, ...] = ("energy", "forces", "stress")
 ORB_DELTA = 0.01  # corner of Orb's Huber losses, in normalised units
 # Orb's conditional Huber loss: the corner shrinks where the normalised target force is larger than this.
 LARGE_FORCES = (100.0, 200.0, 300.0)

@@ -108,10 +108,10 @@ class Gradient(nn.Cell):
         outputs, of_slices, of_trunk = self.inner.differentiate(slices, head, weights, units, *batch)
         parts = ()
         for gradient in of_trunk:
-            parts = (*parts, ops.reshape(gradient, (-1,)))
+            parts = (*parts, ops.reshape(gradient, (-1,)))  # type: ignore[assignment]  # graph mode
         flat = ()
         for gradient in of_slices:
-            flat = (*flat, ops.reshape(gradient, (-1,)))
+            flat = (*flat, ops.reshape(gradient, (-1,)))  # type: ignore[assignment]  # graph mode
         of_head = ops.expand_dims(ops.concat(flat), 0) * ops.expand_dims(slot, 1)
         found = ops.concat((*parts, ops.reshape(of_head, (-1,)))) * self.part
         values = ops.expand_dims(ops.stack(outputs), 0) * ops.expand_dims(row, 1)
@@ -137,7 +137,7 @@ class ApplyTrunk(nn.Cell):
         scale = self.inner.clipping(norm)
         gradients = ()
         for first, size, shape in self.places:
-            gradients = (*gradients, ops.reshape(flat[first : first + size], shape))
+            gradients = (*gradients, ops.reshape(flat[first : first + size], shape))  # type: ignore[assignment]  # graph mode
         norm = self.inner.update_trunk(norm, gradients, scale, numbers)
         return norm, scale
 
@@ -164,7 +164,7 @@ class ApplyHead(nn.Cell):
         mine = ops.gather(of_heads, slot, 0)
         gradients = ()
         for first, size, shape in self.places:
-            gradients = (*gradients, ops.reshape(mine[first : first + size], shape))
+            gradients = (*gradients, ops.reshape(mine[first : first + size], shape))  # type: ignore[assignment]  # graph mode
         slices = self.inner.objective.potential.head_slices(head)
         return self.inner.update_head(scale, head, slices, gradients, scale, numbers)
 

@@ -16,6 +16,7 @@ from lamkit.model.runtime import setup
 from lamkit.train import launch, world
 from lamkit.train.checkpoint import Checkpoint
 from lamkit.train.config import TrainConfig
+from lamkit.train.denoise import SUFFIX
 from lamkit.train.surroundings import settled
 from lamkit.train.tasks import Task
 from lamkit.train.trainer import Trainer
@@ -61,9 +62,11 @@ class Run:
 
     @property
     def kept(self) -> list[str]:
-        """Heads of ``start`` that this run does not train."""
+        """Heads of ``start`` that this run does not train, less those that only took noise off."""
+        if self.start is None or self.config.denoise is not None:
+            return []
         names = {t.name for t in self.tasks}
-        return [] if self.start is None else [h for h in self.start.heads if h not in names]
+        return [h for h in self.start.heads if h not in names and not h.endswith(SUFFIX)]
 
 
 def train(run: Run, *, resume: bool = False) -> dict[str, Any]:

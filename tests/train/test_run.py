@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from lamkit import config
 from lamkit.errors import UserError
 from lamkit.stages import finetune, pretrain, rebias
 from lamkit.train import checkpoint, normalizing
+from lamkit.train import start as begin
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +122,21 @@ def test_ctrl_c_saves_and_says_how_to_go_on(emt_data, tmp_path):
     assert checkpoint.read(out / "checkpoints" / "last").state["step"] > 0
 
 
+def test_denoising_trains_the_trunk_and_leaves_no_head_behind(trained, emt_data, tmp_path):
+    train = {**FAST, "max_steps": 1, "learning_rate": 1e-9, "valid_every": 1, "denoise": {}}
+    options = pretrain.Options(data={"cu": str(emt_data["cu"])}, trunk=TINY, init=str(trained[0]), train=train)
+    result = pretrain.run(options, tmp_path / "denoised")
+    start, new = checkpoint.read(trained[0]), checkpoint.read(tmp_path / "denoised")
+    assert new.heads == ("cu-denoise",)
+    assert result["heads"]["cu-denoise"]["energy_rmse"] is None  # no label is read
+    for name, value in start.weights.items():
+        if not name.startswith("heads."):
+            np.testing.assert_allclose(new.weights[name], value, atol=1e-6)
+    labelled = SimpleNamespace(config=options.train, tasks=[SimpleNamespace(train=None)])
+    with pytest.raises(UserError, match="only 'lamkit pretrain' trains on noise"):
+        begin.refuse_unfit(labelled)
+
+
 def test_fine_tuning_starts_where_the_head_was_and_keeps_the_others(trained, emt_data, tmp_path):
     start = checkpoint.read(trained[0])
     shifted = make_dataset(tmp_path / "cu", ["Cu"], 24, seed=1, shift=7.0)
@@ -170,6 +187,13 @@ def test_nan_labels_are_refused_before_anything_is_written(emt_data, tmp_path):
     with pytest.raises(UserError, match=r"force\.npy, row 3: NaN"):
         pretrain.run(pretrain.Options(data={"cu": str(bad)}, trunk=TINY, train=FAST), out)
     assert not (out / "checkpoints").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_one_message(emt_data):
+    done = subprocess.run(command(emt_data, "/sys/lamkit"), capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "/sys/lamkit: cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_few_shot_runs_use_the_same_frames_with_and_without_pretraining(emt_data):
