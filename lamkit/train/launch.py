@@ -162,7 +162,7 @@ class _Team:
         try:
             return subprocess.Popen(
                 command, env={**os.environ, "LAMKIT_WORKER": "1", **self.variables, **variables},
-                stdout=sink, stderr=sink, start_new_session=True, preexec_fn=_prepare(cores),
+                stdout=sink if sink is not None else 2, stderr=sink, start_new_session=True, preexec_fn=_prepare(cores),
             )  # fmt: skip
         finally:
             if sink is not None:

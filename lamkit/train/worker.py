@@ -20,18 +20,13 @@ CODES = {UserError: 2, Interrupted: 130}
 
 def main(folder: Path, level: int) -> int:
     """Train as one of several; what came of it is written to ``rank-N.json``. Returns the exit code."""
-    from lamkit.model.runtime import setup
+    from lamkit.train import world
+    from lamkit.train.run import train
 
     if os.environ["MS_ROLE"] == "MS_SCHED":
-        from mindspore.communication import init
-
-        setup("CPU")
-        init()
+        world.schedule()
         return 0
-    from lamkit.train.run import train
-    from lamkit.train.world import role
-
-    found = role()
+    found = world.role()
     rank = found.rank if found is not None else 0
     console.setup({logging.DEBUG: 1, logging.INFO: 0}.get(level, -1))
     run, resume = pickle.loads((folder / "run.pickle").read_bytes())

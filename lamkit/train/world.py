@@ -15,6 +15,7 @@ from mindspore import Tensor, nn, ops
 from numpy.typing import NDArray
 
 from lamkit.errors import LamkitError, UserError
+from lamkit.model.runtime import setup
 
 HALF = 1 << 12  # integers travel as float32 in parts of 12 bits, which are exact
 
@@ -100,6 +101,14 @@ def role() -> Role | None:
     if os.environ.get("MS_ROLE") != "MS_WORKER" or int(os.environ.get("MS_WORKER_NUM", "1")) < 2:
         return None
     return Role(int(os.environ.get("MS_NODE_ID", "0")), int(os.environ["MS_WORKER_NUM"]))
+
+
+def schedule() -> None:
+    """Be the process through which the ranks find each other, until they have ended."""
+    from mindspore.communication import init
+
+    setup("CPU")
+    init()
 
 
 def join() -> World:
