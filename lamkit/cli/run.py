@@ -116,7 +116,7 @@ def _show_plan(plan: Plan, as_json: bool) -> None:
 def _show_outcomes(
     outcomes: Mapping[str, Outcome], folder: Path, code: int, again: str, as_json: bool
 ) -> None:
-    shown = {name: outcome for name, outcome in outcomes.items() if outcome.state != "not needed"}
+    shown = {name: outcome for name, outcome in outcomes.items() if _worth_a_line(name, outcome)}
     if all(outcome.state == "up to date" for outcome in shown.values()):
         log.info("%s: all %d stages are up to date; nothing to do", folder, len(shown))
     else:
@@ -132,6 +132,12 @@ def _show_outcomes(
             for name, o in outcomes.items()
         }
         print(json.dumps({"folder": str(folder), "ok": code == 0, "stages": stages}))
+
+
+def _worth_a_line(name: str, outcome: Outcome) -> bool:
+    """Not a round of a loop that never came."""
+    _, number, _ = name.split("/") if "/" in name else ("", "1", "")
+    return outcome.state != "not needed" and (outcome.state != "skipped" or number == "1")
 
 
 def _first_line(reason: str, state: str) -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lamkit.workflow.status import Standing
 
 HELP = "how a workflow stands"
+WIDTH = 100
 SECONDS = 2.0  # between two looks
 EPILOG = """examples:
   lamkit status quickstart
@@ -50,9 +51,15 @@ def run(args: argparse.Namespace) -> dict[str, object]:
     return {"folder": str(args.folder), "stages": [dataclasses.asdict(s) for s in standings]}
 
 
+def shortened(text: str) -> str:
+    """What fits into a line: the first of a message."""
+    line = text.partition("\n")[0]
+    return line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…"
+
+
 def _table(standings: Sequence[Standing]) -> str:
     rows = [
-        (s.id, s.stage, s.state, "" if s.seconds is None else duration(s.seconds), s.text.partition("\n")[0])
+        (s.id, s.stage, s.state, "" if s.seconds is None else duration(s.seconds), shortened(s.text))
         for s in standings
     ]
     return table(rows, ("id", "stage", "state", "time", "progress or reason"))

@@ -18,7 +18,7 @@ from lamkit.report.runs import read_json
 JOURNAL, LOOP = "journal.jsonl", "loop"
 WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 168, 58, 22, 40, 8  # px
 PER_ROW = 6  # boxes beside each other; more of one depth go into further rows
-COLORS = {"done": "#009e73", "failed": "#d55e00", "not over": "#8a92a3"}
+COLORS = {"done": "#009e73", "failed": "#d55e00", "not over": "#8a92a3", "this page": "#8a92a3"}
 LETTER = 6.4  # px, of the label's font
 
 
@@ -45,8 +45,8 @@ class Box:
     reads: set[str] = field(default_factory=set)
 
 
-def read(root: Path) -> dict[str, Box]:
-    """Every stage of a workflow folder; empty for any other folder."""
+def read(root: Path, own: Path | None = None) -> dict[str, Box]:
+    """Every stage of a workflow folder; empty for any other folder. ``own`` is the stage that writes this."""
     if not (root / JOURNAL).is_file():
         return {}
     found: dict[str, Box] = {}
@@ -65,7 +65,7 @@ def read(root: Path) -> dict[str, Box]:
         box.seconds += float(proof.get("seconds") or 0.0)
         box.rounds += bool(loop)
         if not proof:
-            box.state = "failed" if failed else "not over"
+            box.state = "this page" if folder == own else "failed" if failed else "not over"
         box.reads |= {_key(other) for other in (facts.get("identity") or {}).get("upstream", {})}
     for loop in loops:
         _take_over(found, loop)
@@ -94,7 +94,9 @@ def svg(boxes: dict[str, Box]) -> str:
     graph = _without_circles(boxes)
     places = _places(graph, boxes)
     longest = max((box.seconds for box in boxes.values()), default=0.0) or 1.0
-    width = max(x for x, _ in places.values()) + WIDTH + MARGIN
+    width = (
+        max(x for x, _ in places.values()) + WIDTH + GAP_X + MARGIN
+    )  # arrows may take the gap on the right
     height = max(y for _, y in places.values()) + HEIGHT + MARGIN
     lines = [_arrow(places[a], places[b]) for a, b in graph.edges]
     drawn = [_box(box, places[key], longest) for key, box in boxes.items()]

@@ -10,9 +10,14 @@ from lamkit.report.runs import read_json
 from lamkit.report.text import number
 
 
-def section(root: Path) -> str:
-    """HTML of a workflow folder; empty for any other folder."""
-    boxes = graph.read(root)
+def section(root: Path, own: Path) -> str:
+    """HTML of a workflow folder; empty for any other folder.
+
+    Args:
+        root: The folder.
+        own: Folder of the page, which may be a stage of that workflow.
+    """
+    boxes = graph.read(root, own)
     if not boxes:
         return ""
     note = (
@@ -22,7 +27,7 @@ def section(root: Path) -> str:
     total = sum(box.seconds for box in boxes.values())
     parts = [graph.svg(boxes), html.paragraph(f"{note} All stages together: {duration(total)}.", note=True)]
     parts += [_loop(folder) for folder in sorted(root.iterdir()) if _stage(folder) == graph.LOOP]
-    return "".join([*parts, html.folded("every stage", _stages(root))])
+    return "".join([*parts, html.folded("every stage", _stages(root, own))])
 
 
 def _stage(folder: Path) -> str:
@@ -42,13 +47,13 @@ def _loop(folder: Path) -> str:
     return body + (html.table(["round", *criteria], rows) if criteria else "")
 
 
-def _stages(root: Path) -> str:
+def _stages(root: Path, own: Path) -> str:
     """Every stage, every round of loops: time, and the reason of a failure."""
     rows = []
     for note in sorted([*root.glob("*/stage.json"), *root.glob("*/*/*/stage.json")], key=_began):
         folder = note.parent
         kind = str(read_json(note).get("stage"))
-        if kind == graph.LOOP or folder.is_symlink():
+        if kind == graph.LOOP or folder.is_symlink() or folder == own:
             continue
         proof, error = read_json(folder / "products.json"), read_json(folder / "error.json")
         state = "done" if proof else f"failed: {error['message']}" if error else "not over"

@@ -112,7 +112,8 @@ def write(options: Options, file: Path) -> dict[str, Any]:
     figures: sections.Figures = {}
     parts = compose(found, figures, file.parent)
     # a report that is a stage of a workflow lies in a folder of that workflow
-    if flow := workflow.section(Path(options.folder) if options.folder else file.parent.parent):
+    root = Path(options.folder) if options.folder else file.parent.parent
+    if flow := workflow.section(root, file.parent):
         parts.insert(1, html.Section("Workflow", flow))
     subtitle = f"{Path(options.folder or file.parent).resolve()} · LAMKit {__version__}"
     for name, png in figures.items():

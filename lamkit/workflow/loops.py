@@ -82,6 +82,9 @@ class Loops:
             self._values[key] = found
         return self._values[key]
 
+    def _named(self, loop: str, number: int) -> dict[str, float]:
+        return {until.parse(text).name: value for text, value in self.values(loop, number).items()}
+
     def verdict(self, name: str, number: int, seconds: float) -> Verdict:
         """Whether the loop is over after round ``number``, whose stages are done.
 
@@ -103,7 +106,7 @@ class Loops:
             return Verdict(True, f"all {number} rounds are done{missed}")
         if loop.max_minutes is not None and seconds >= 60 * loop.max_minutes:
             return Verdict(True, f"{loop.max_minutes:g} minutes were spent after round {number}")
-        said = ", ".join(f"{until.parse(t).name} = {v:g}" for t, v in rounds[-1].items())
+        said = ", ".join(f"{value_name} = {v:g}" for value_name, v in self._named(name, number).items())
         return Verdict(False, f"round {number} of at most {loop.max_rounds}{': ' + said if said else ''}")
 
     def finish(self, name: str, number: int, verdict: Verdict, key: str, seconds: float) -> dict[str, Any]:
@@ -129,7 +132,7 @@ class Loops:
             "converged": verdict.converged,
             "ended": verdict.reason,
             "seconds": round(seconds, 3),
-            "rounds": [{"round": n, **self.values(name, n)} for n in range(1, number + 1)],
+            "rounds": [{"round": n, **self._named(name, n)} for n in range(1, number + 1)],
         }
         stage_folder.write_json(folder / stage_folder.RESULT, result)
         files = [

@@ -55,7 +55,7 @@ def read(folder: Path) -> list[Standing]:
     waiting = _waiting(events) if alive else set()
     loops = Loops(source, folder)
     nodes = [built.nodes[name]["node"] for name in graph.order(built)]
-    begun = {(node.loop, node.round) for node in nodes if node.id in records}
+    begun = {(n.loop, n.round) for n in nodes if n.id in records and records[n.id].state != "skipped"}
     return [
         _standing(node, records.get(node.id), folder, alive, node.id in waiting, loops)
         for node in nodes

@@ -49,7 +49,7 @@ def flow(folder: Path) -> Path:  # noqa: F811
         note(folder, f"learn/{k}/explore", "explore", ["finetune"], 30)
         note(folder, f"learn/{k}/label", "label", [f"learn/{k}/explore"], 50)
     write_json(folder / "learn" / "stage.json", {"id": "learn", "stage": "loop"})
-    rounds = [{"round": 1, "${label}.n < 3": 5.0}, {"round": 2, "${label}.n < 3": 2.0}]
+    rounds = [{"round": 1, "label.n": 5.0}, {"round": 2, "label.n": 2.0}]
     ended = {"n_rounds": 2, "seconds": 160, "ended": "${label}.n < 3 after round 2", "rounds": rounds}
     write_json(folder / "learn" / "result.json", ended)
     note(folder, "evaluate", "evaluate", ["learn", "distill"], None)

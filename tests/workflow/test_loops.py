@@ -31,7 +31,7 @@ def test_a_loop_ends_when_its_criterion_is_met_and_what_follows_reads_the_last_r
     assert not (learning.out / "learn" / "4").exists()
     assert result(learning)["n_rounds"] == 3
     assert result(learning)["converged"]
-    assert [r["${test}.steps >= 3"] for r in result(learning)["rounds"]] == [1, 2, 3]
+    assert [r["test.steps"] for r in result(learning)["rounds"]] == [1, 2, 3]
     third = (learning.out / "learn" / "3" / "train" / "product.txt").read_text()
     assert (learning.out / "learn" / "train" / "product.txt").read_text() == third
     assert (learning.out / "z" / "product.txt").read_text() == third + "z;"
