@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lamkit.console import log
 from lamkit.data.frame import Frame
@@ -52,11 +53,10 @@ def run(options: Options, out: Path) -> dict[str, Any]:
         order = np.random.default_rng(parts.seed_for(options.seed, "starts")).permutation(
             sum(map(len, sources))
         )
-        n = options.heldout.n_starts
-        starts = [enlarge(f, options.min_atoms) for f in frames_at(sources, order[:n].tolist())]
+        held, pool = _dealt(order, options.heldout.n_starts)
+        starts = [enlarge(f, options.min_atoms) for f in frames_at(sources, held.tolist())]
         tests = Tests(options, out / "parts" / "heldout", teacher, starts)
-        # Few structures: those that test are trained on as well, but never at the temperatures of the tests.
-        rounds = Rounds(options, out, teacher, sources, order[n:] if len(order) > n else order, tests)
+        rounds = Rounds(options, out, teacher, sources, pool, tests)
         rows = _loop(options, rounds, began)
         _keep(out, rounds, rows, tests)
         result = {**_result(options, out, teacher, rows, starts), "lammps": _exported(options, out)}
@@ -71,6 +71,16 @@ def _sources(options: Options, teacher: Teacher, out: Path) -> list[Frames]:
         teacher.check(str(path), source)
     parts.start(out, options)
     return sources or [one_system(default_starts(teacher.checkpoint, teacher.head, out / "parts" / "sample"))]
+
+
+def _dealt(order: NDArray[np.int64], n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Structures that test and those that may be trained on, at least half of all.
+
+    Where there are fewer than ``n`` to test with, some start several trajectories; a single one does both, but the
+    temperatures of the tests are never trained at.
+    """
+    held = max(min(n, len(order) // 2), 1)
+    return order[np.arange(n) % held], order[held:] if len(order) > held else order
 
 
 def _loop(options: Options, rounds: Rounds, began: float) -> list[dict[str, Any]]:

@@ -65,12 +65,12 @@ class Heldout(Model):
     """Trajectories that only test.
 
     Attributes:
-        n_starts: how many, from starts that are not trained on where there are enough.
+        n_starts: how many, from starts that are not trained on; where there are few, several from one.
         temperatures: K, none of them trained at; each start runs at each of them. Empty takes the middle between
             the two highest that are trained at, or a quarter above the only one.
     """
 
-    n_starts: int = pydantic.Field(2, ge=1)
+    n_starts: int = pydantic.Field(3, ge=1)
     temperatures: list[float] = pydantic.Field(default=[])
 
 

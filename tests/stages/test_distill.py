@@ -305,6 +305,17 @@ def test_temperatures_of_the_tests_are_not_trained_at():
         distill.Options(temperatures=[300.0], heldout={"temperatures": [300.0]})
 
 
+def test_structures_that_test_are_not_trained_on_where_there_are_enough():
+    for total, n in ((10, 3), (4, 3), (2, 3)):
+        held, pool = distill._dealt(np.arange(total), n)
+        assert len(held) == n
+        assert not set(held) & set(pool)
+        assert set(held) | set(pool) == set(range(total))
+        assert len(pool) >= total / 2
+    held, pool = distill._dealt(np.arange(1), 3)
+    assert set(held) == set(pool) == {0}
+
+
 @pytest.mark.parametrize(
     ("met", "guards", "wanted", "done"),
     [
