@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -163,7 +164,9 @@ def dispatcher() -> Any:
     Raises:
         UserError: it is not installed.
     """
+    before = logging.root.manager.disable
     try:
+        logging.disable(logging.CRITICAL)  # its first message would make a log file in the working folder
         with contextlib.redirect_stdout(io.StringIO()):
             import dpdispatcher
             from dpdispatcher.dlog import dlog
@@ -171,6 +174,8 @@ def dispatcher() -> Any:
         if error.name != "dpdispatcher":
             raise
         raise UserError("clusters need the package dpdispatcher: pip install 'lamkit[cluster]'") from None
+    finally:
+        logging.disable(before)
     for handler in list(dlog.handlers):
         dlog.removeHandler(handler)
     return dpdispatcher

@@ -57,6 +57,7 @@ def test_a_failure_of_the_program_is_told_and_not_tried_again_and_the_rest_is_ke
     assert (submitted["jobs"], submitted["machine"]) == (2, "Shell")
     assert len(submitted["submission"]) == 40
     assert list((away.home / "far").iterdir()) == []
+    assert not (away.home / "dpdispatcher.log").exists()
 
 
 def wait_for(condition, seconds: float = 60.0) -> None:

@@ -18,7 +18,9 @@ NAMES = sorted(path.stem for path in (presets.builtin() / "workflows").glob("*.y
 
 
 def test_the_workflows_that_the_documentation_names_are_there() -> None:
-    assert {"quickstart", "pretrain-finetune-distill", "evaluate-model"} <= set(NAMES)
+    chains = {"quickstart", "pretrain-finetune-distill", "evaluate-model"}
+    rounds = {"pfd-finetune", "pfd-distill", "concurrent-learning"}
+    assert chains | rounds <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
