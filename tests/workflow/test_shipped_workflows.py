@@ -30,7 +30,9 @@ def test_a_shipped_workflow_can_be_planned(
     monkeypatch.setattr(hashing, "contents", lambda text, cache: "")  # files are another matter
     source = spec.load(presets.find("workflows", name))
     plan = execute.preview(source, tmp_path / "out", STAGES, Settings())
-    assert len(plan.to_run) == len(source.workflow.stages)
+    loops = [stage.loop for stage in source.workflow.stages.values() if stage.loop is not None]
+    rounds = sum(loop.max_rounds * len(loop.stages) for loop in loops)
+    assert len(plan.to_run) == len(source.workflow.stages) + rounds
     assert source.workflow.name == name
     assert source.workflow.description
 
