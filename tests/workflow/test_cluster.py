@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from collections import Counter
 from pathlib import Path
@@ -202,3 +204,43 @@ def test_labels_and_training_through_slurm_survive_a_cancelled_job_and_a_killed_
     assert [e["stage"] for e in events][-1] == "train"
     assert str(tmp_path / "far") not in (shop.out / "train" / "result.json").read_text()
     assert "nothing to do" in shop.start("run", "flow.yaml", "--out", "out", here=True).communicate()[1]
+
+
+# Schedulers that cannot be installed here, played by scripts with the words of the real ones.
+STAND_INS = {
+    "PBS": {
+        "qsub": 'setsid bash "$1" >/dev/null 2>&1 & echo $!; echo $! >> "$PIDS"',
+        "qstat": 'echo "Job id Name User Time S Queue"; echo "--- --- --- --- - ---"\n'
+        'if kill -0 $2 2>/dev/null; then s=R; else s=F; fi; echo "$2 job me 0 $s main"',
+    },
+    "LSF": {
+        "bsub": 'cat > job.$$; setsid bash job.$$ >/dev/null 2>&1 & echo "Job <$!> is submitted to queue <main>."; '
+        'echo $! >> "$PIDS"',
+        "bjobs": 'echo "JOBID USER STAT QUEUE"\n'
+        'if kill -0 $1 2>/dev/null; then s=RUN; else s=EXIT; fi; echo "$1 me $s main"',
+    },
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheduler", sorted(STAND_INS))
+def test_other_schedulers_by_stand_ins_and_a_lost_job_is_sent_again(
+    away: Shop, monkeypatch: pytest.MonkeyPatch, scheduler: str
+) -> None:
+    (away.home / "bin").mkdir()
+    for name, text in STAND_INS[scheduler].items():
+        (away.home / "bin" / name).write_text(f"#!/bin/bash\n{text}\n")
+        (away.home / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{away.home / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("PIDS", str(away.home / "pids"))
+    text = (away.home / "cluster.yaml").read_text().replace("batch_type: Shell", f"batch_type: {scheduler}")
+    (away.home / "cluster.yaml").write_text(text)
+    away.edit("n: 6,", "n: 6, pause: 0.5,")
+    process = away.start_run("--on", "cluster.yaml")
+    wait_for(lambda: away.diary())
+    os.killpg(int((away.home / "pids").read_text().split()[0]), signal.SIGKILL)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert len((away.home / "pids").read_text().split()) == 3
+    assert set(times(away)) == {f"part-{k}" for k in range(6)}
+    assert sum(times(away).values()) <= 7
