@@ -15,6 +15,7 @@ from lamkit.data.frame import NUMBERS, SYMBOLS, reduced_formula
 from lamkit.data.heads import HeadConfig
 from lamkit.errors import UserError
 from lamkit.stages.engine import Engine, Frames, dataset_folder, load_engine
+from lamkit.stages.structures import SAMPLE_HEAD
 
 if TYPE_CHECKING:
     from lamkit.calculator import LamCalculator
@@ -147,8 +148,8 @@ def default_head(teacher: Checkpoint, given: bool) -> str:
     """
     if given or len(teacher.heads) == 1:
         return teacher.head(None)
-    made_for = teacher.config.get("head")
-    head = made_for if made_for in teacher.heads else teacher.heads[0]
+    preferred = (teacher.config.get("head"), SAMPLE_HEAD)
+    head = next((h for h in preferred if h in teacher.heads), teacher.heads[0])
     log.info("using its head %s; --head NAME for another of %s", head, ", ".join(teacher.heads))
     return str(head)
 
