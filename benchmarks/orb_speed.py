@@ -175,7 +175,7 @@ def orb_call(job: str, model: str, n_atoms: int, neighbors: int, weights: Path, 
 
 
 def serve(side: str, job: str, model: str, n_atoms: int, neighbors: int, weights: Path) -> None:
-    """Answer each line on stdin with the seconds of one call, the peak memory and the energy."""
+    """Answer each line on stdin with the seconds of one call, processor time, the peak memory and the energy."""
     import time
 
     if side == "lamkit":
@@ -186,9 +186,9 @@ def serve(side: str, job: str, model: str, n_atoms: int, neighbors: int, weights
     call()
     print("ready", flush=True)
     for _ in sys.stdin:
-        start = time.perf_counter()
+        start, spent = time.perf_counter(), time.process_time()
         value = call()
-        print(time.perf_counter() - start, peak_gb(), value, flush=True)
+        print(time.perf_counter() - start, time.process_time() - spent, peak_gb(), value, flush=True)
 
 
 # -- the comparison -------------------------------------------------------------------------------
@@ -204,6 +204,7 @@ class Side:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, env=environment
         )  # fmt: skip
         self.times: list[float] = []
+        self.work: list[float] = []
         self.memory = self.value = float("nan")
         # Engines may print of their own before they are ready; the end of the stream means they failed.
         self.alive = any(line.strip() == "ready" for line in iter(self.process.stdout.readline, ""))
@@ -212,8 +213,9 @@ class Side:
         """Do the job once and note time and memory."""
         self.process.stdin.write("\n")
         self.process.stdin.flush()
-        seconds, self.memory, self.value = map(float, self.process.stdout.readline().split())
+        seconds, work, self.memory, self.value = map(float, self.process.stdout.readline().split())
         self.times.append(seconds)
+        self.work.append(work)
 
     def result(self) -> dict:
         """What was measured, or the last words."""
@@ -225,6 +227,7 @@ class Side:
         return {
             "min_ms": 1000 * min(self.times),
             "median_ms": 1000 * statistics.median(self.times),
+            "cpu_ms": 1000 * min(self.work),
             "peak_gb": self.memory,
             "value": self.value,
         }
@@ -246,7 +249,7 @@ def compare(
         for side in running.values():
             if side.alive:
                 side.call()
-    result = {"job": job, "model": model, "atoms": n_atoms, "neighbors": neighbors}
+    result = {}
     for name, side in running.items():
         result[name] = side.result()
         side.close()
@@ -264,7 +267,7 @@ def row(r: dict) -> str:
         for side in (ours, *others)
     ]
     ratios = [
-        f"{side['min_ms'] / ours['min_ms']:.2f} / {side['median_ms'] / ours['median_ms']:.2f}"
+        " / ".join(f"{side[kind] / ours[kind]:.2f}" for kind in ("min_ms", "median_ms", "cpu_ms"))
         if "min_ms" in side
         else "–"
         for side in others
@@ -295,26 +298,43 @@ def main() -> None:
     parser.add_argument("--sizes", default="40,108,256,500", help="atoms of the inference runs")
     parser.add_argument("--neighbors", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=REPEATS)
+    parser.add_argument("--threads", type=int, help="of each engine; default: as many as there are cores")
     parser.add_argument("--compiled", action="store_true", help="torch.compile as a third side")
-    parser.add_argument("--out", type=Path, help="results as JSON lines")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default="orb_speed.jsonl",
+        help="results as JSON lines; what is there is not made again",
+    )
     parser.add_argument("--serve", nargs=6, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
         side, job, model, n_atoms, neighbors, weights = args.serve
         serve(side, job, model, int(n_atoms), int(neighbors), Path(weights))
         return
+    if args.threads:
+        os.environ["OMP_NUM_THREADS"] = os.environ["LAMKIT_NUM_THREADS"] = str(args.threads)
     # The first side writes the weights that the others read.
     sides = [*(["eager"] if args.orb else []), *(["compiled"] if args.compiled else []), "lamkit"]
     print("| job | model | atoms | neighbours | LAMKit ms (min / median) | eager ms | compiled ms | eager ÷ LAMKit "
-          "| compiled ÷ LAMKit | peak GB LAMKit / eager | difference eV/atom |\n|" + "---|" * 11)  # fmt: skip
+          "(min / median / processor time) | compiled ÷ LAMKit | peak GB LAMKit / eager | difference eV/atom |\n|" + "---|" * 11)  # fmt: skip
+    done = [json.loads(line) for line in args.out.read_text().splitlines()] if args.out.exists() else []
     for job in args.jobs.split(","):
         for model in args.models.split(","):
             for n_atoms in map(int, args.sizes.split(",")) if job == "inference" else [320]:
-                found = compare(args.orb, sides, job, model, n_atoms, args.neighbors, args.repeats)
-                print(row(found), flush=True)
-                if args.out:
+                key = {
+                    "job": job,
+                    "model": model,
+                    "atoms": n_atoms,
+                    "neighbors": args.neighbors,
+                    "sides": sides,
+                }
+                found = next((r for r in done if all(r[name] == value for name, value in key.items())), None)
+                if found is None:
+                    found = key | compare(args.orb, sides, job, model, n_atoms, args.neighbors, args.repeats)
                     with args.out.open("a") as file:
                         file.write(json.dumps(found) + "\n")
+                print(row(found), flush=True)
 
 
 if __name__ == "__main__":
