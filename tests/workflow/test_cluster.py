@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import socket
+import subprocess
 import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import slurm
-from shop import Shop
+from shop import HERE, REPO, Shop
 
 from lamkit.errors import UserError
 from lamkit.workflow import cluster, journal
@@ -244,3 +247,58 @@ def test_other_schedulers_by_stand_ins_and_a_lost_job_is_sent_again(
     assert len((away.home / "pids").read_text().split()) == 3
     assert set(times(away)) == {f"part-{k}" for k in range(6)}
     assert sum(times(away).values()) <= 7
+
+
+@pytest.fixture
+def ssh(tmp_path: Path):
+    """An SSH server of this machine with keys of its own; gives dpdispatcher's words for it."""
+    server = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
+    if server is None or shutil.which("ssh-keygen") is None or os.geteuid() != 0:
+        pytest.skip("no SSH server can be started (Debian: openssh-server, as root)")
+    keys = tmp_path / "keys"
+    keys.mkdir(mode=0o700)
+    for name in ("host", "user"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", keys / name], check=True)
+    Path("/run/sshd").mkdir(exist_ok=True)
+    port = slurm.free_port()
+    settings = {
+        "Port": port, "ListenAddress": "127.0.0.1", "HostKey": keys / "host", "PidFile": keys / "pid",
+        "AuthorizedKeysFile": keys / "user.pub", "StrictModes": "no", "UsePAM": "no", "PermitRootLogin": "yes",
+        "Subsystem": "sftp internal-sftp",
+    }  # fmt: skip
+    (keys / "config").write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
+    daemon = subprocess.Popen([server, "-D", "-f", keys / "config"], stderr=subprocess.DEVNULL)
+    wait_for(lambda: _answers(port))
+    yield {
+        "hostname": "127.0.0.1",
+        "username": "root",
+        "port": port,
+        "key_filename": str(keys / "user"),
+        "timeout": 20,
+    }
+    daemon.terminate()
+    daemon.wait(10)
+
+
+def _answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.slow
+def test_files_travel_by_ssh_and_come_back(away: Shop, ssh: dict[str, object]) -> None:
+    machine = {
+        "batch_type": "Shell", "context_type": "SSHContext", "remote_root": str(away.home / "far"),
+        "remote_profile": ssh,
+    }  # fmt: skip
+    paths = os.pathsep.join(map(str, (HERE, REPO)))
+    resources = {"group_size": 3, "envs": {"PYTHONPATH": paths}}
+    cluster_file = {"machine": machine, "resources": resources, "poll_seconds": 0.5}
+    (away.home / "cluster.yaml").write_text(json.dumps(cluster_file))
+    said = away.run("--on", "cluster.yaml")
+    assert "wheel: done" in said
+    assert times(away) == {f"part-{k}": 1 for k in range(6)}
+    assert (away.out / "wheel" / "product.txt").read_text() == ",".join(f"part-{k}!" for k in range(6))
