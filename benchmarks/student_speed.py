@@ -182,7 +182,7 @@ def lammps_models(environment: Path, folder: Path) -> dict[str, Path]:
     (folder / "student.dp").unlink(missing_ok=True)
     export.run(export.Options(model=str(model), to="deepmd"), folder / "student.dp")
     call(environment, "dp", "convert-backend", "student.dp", "student.pb", cwd=folder)
-    call(environment, "dp", "--tf", "compress", "-i", "student.pb", "-o", "compressed.pb", cwd=folder)
+    call(environment, "python", "compress.py", "student.pb", "compressed.pb", cwd=folder)
     return names
 
 

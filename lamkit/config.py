@@ -160,7 +160,8 @@ def _problem(cls: type[Model], error: Any, origin: str, lines: Mapping[Place, in
     place: Place = tuple(error["loc"])
     line = next((lines[place[:n]] for n in range(len(place), -1, -1) if place[:n] in lines), None)
     where = f"{origin}:{line}" if line else origin
-    name = ".".join(str(p) for p in place) or "file"
+    # Of a key that holds one of several models, pydantic puts the class into the place.
+    name = ".".join(str(p) for p in place if not str(p).endswith("Config")) or "file"
     if error["type"] == "extra_forbidden":
         known = _fields_at(cls, place[:-1])
         hint = suggest(str(place[-1]), known) or (f" Known: {', '.join(sorted(known))}." if known else "")

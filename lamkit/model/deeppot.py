@@ -59,11 +59,15 @@ class Embedding(nn.Cell):
         )
         self.depth = len(sizes)
 
-    def construct(self, x: Tensor) -> Tensor:
-        """[n, 1] -> [n, M]."""
-        for i in range(self.depth):
+    def construct(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Two parts whose sum is the output: [n, 1] -> [n, M] and, to be repeated up to M columns, [n, m].
+
+        The second is what the last layer passes on unchanged; it is left apart because the sum over neighbours
+        makes both small, and adding them after it saves passes over the largest arrays there are.
+        """
+        for i in range(self.depth - 1):
             x = layer(x, self.weights[i], self.biases[i])
-        return x
+        return ops.tanh(ops.dense(x, self.weights[self.depth - 1], self.biases[self.depth - 1])), x
 
     def named(self, prefix: str) -> Named:
         """Parameters under their names."""
@@ -144,6 +148,9 @@ class DeepPot(Headed):
         self.smooth_from = Tensor(config.smooth_from, dtype)
         self.inverse_span = Tensor(1.0 / (config.cutoff - config.smooth_from), dtype)
         self.axis, self.width = config.axis, width
+        # How often a layer's input stands in the output of the last layer of an embedding.
+        before, after = [1, *config.embedding][-2:]
+        self.copies = {before: 1, 2 * before: 2}.get(after, 0)
         self.gather = Gather()
         self.outer = ops.BatchMatMul(transpose_a=True)
         self.gradient = ms.grad(self.weighted_energy, grad_position=(0, 1), has_aux=True)
@@ -237,8 +244,12 @@ class DeepPot(Headed):
         """Sum over neighbours of element k of R ⊗ G, [N, 4, M]."""
         size = index.shape[1]
         rows = ops.reshape(self.gather(padded, ops.reshape(index, (-1,))), (n, size, 4)) * inverse
-        embedded = self.embeddings[k](ops.reshape(rows[:, :, :1], (n * size, 1)))
-        return self.outer(rows, ops.reshape(embedded, (n, size, -1)))
+        last, passed = self.embeddings[k](ops.reshape(rows[:, :, :1], (n * size, 1)))
+        total = self.outer(rows, ops.reshape(last, (n, size, -1)))
+        if self.copies == 0:
+            return total
+        kept = self.outer(rows, ops.reshape(passed, (n, size, -1)))
+        return total + (kept if self.copies == 1 else ops.concat((kept, kept), 2))
 
     def rows(self, vectors: Tensor) -> Tensor:
         """Rows w (1/r, d/r²) of edge vectors [E, 3] Å, [E, 4] Å⁻¹.

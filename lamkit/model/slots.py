@@ -17,6 +17,7 @@ from lamkit.data.batch import Batch, Shape
 from lamkit.data.frame import NUMBERS
 
 ROOM = 8  # a growing block gets an eighth more than it needs
+STEP = 4  # sizes are multiples of this
 
 
 class Places(NamedTuple):
@@ -79,7 +80,9 @@ class Slots:
         # A single structure, as in MD, brings its own numbers; batches come in many kinds.
         start = self.least if shape.n_graphs > 2 else [1] * self.n
         room = [_grown(o, n, least) for o, n, least in zip(old[0], neighbors, start, strict=True)]
-        crowd = [min(_grown(o, n, 1), shape.n_atoms) for o, n in zip(old[1], atoms, strict=True)]
+        # Of atoms few sizes: batches of several frames differ in them, and each growth is compiled anew.
+        step = max(STEP, shape.n_atoms // ROOM) if shape.n_graphs > 2 else STEP
+        crowd = [min(_grown(o, n, 1, step), shape.n_atoms) for o, n in zip(old[1], atoms, strict=True)]
         self._sizes[shape] = room, crowd
         return room, crowd
 
@@ -91,10 +94,9 @@ def _ranks(senders: NDArray[np.int32]) -> NDArray[np.int64]:
     return np.arange(len(senders)) - np.repeat(first, counts)
 
 
-def _grown(old: int, needed: int, least: int) -> int:
-    """``old`` if that is enough, else a round number with some room."""
-    if needed <= old:
+def _grown(old: int, needed: int, least: int, step: int = STEP) -> int:
+    """``old`` if there is one and it is enough, else a multiple of ``step`` with some room."""
+    if old and needed <= old:
         return old
     wanted = max(needed + needed // ROOM, least)
-    step = 4 if wanted > 4 else 1
     return -(-wanted // step) * step

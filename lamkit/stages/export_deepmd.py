@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 SUFFIX = ".dp"
-INPUT, STRUCTURE = "in.lammps", "conf.lmp"
+INPUT, STRUCTURE, COMPRESS = "in.lammps", "conf.lmp", "compress.py"
 HYDROGEN_STEP, STEP = 0.0005, 0.001  # ps
 TEMPLATE = """# {title}
 # 1. dp convert-backend {file} {frozen}       (once; DeePMD-kit with TensorFlow)
+#    faster: python {compress} {frozen} {compressed}, and {compressed} below
 # 2. lmp -in {input}                          (LAMMPS with the DeePMD plugin)
 # Elements by LAMMPS type: {types}
 units           metal
@@ -44,8 +45,38 @@ run             10000
 """
 
 
+# `dp compress` (3.2) asks for a learning rate, which a model that was not trained by DeePMD-kit has not.
+COMPRESSION = """\
+\"\"\"Compress a frozen model: python compress.py student.pb compressed.pb, in DeePMD-kit's environment.\"\"\"
+
+import json
+import os
+import subprocess
+import sys
+
+import tensorflow as tf
+
+source, target = sys.argv[1:]
+graph = tf.compat.v1.GraphDef()
+with open(source, "rb") as stream:
+    graph.ParseFromString(stream.read())
+for node in graph.node:
+    if node.name == "train_attr/training_script":
+        text = node.attr["value"].tensor
+        script = json.loads(text.string_val[0])
+        script["learning_rate"] = {"type": "exp", "start_lr": 1e-3, "stop_lr": 1e-8, "decay_steps": 5000}
+        text.string_val[0] = json.dumps(script).encode()
+prepared = target.removesuffix(".pb") + "-prepared.pb"
+with open(prepared, "wb") as stream:
+    stream.write(graph.SerializeToString())
+code = subprocess.call(["dp", "--tf", "compress", "-i", prepared, "-o", target])
+os.remove(prepared)
+sys.exit(code)
+"""
+
+
 def run(model: Path, head: str | None, out: Path) -> dict[str, Any]:
-    """Write ``out``, and beside it ``in.lammps`` and ``conf.lmp`` unless files of these names are there.
+    """Write ``out``, and beside it ``in.lammps``, ``conf.lmp`` and ``compress.py`` unless they are there.
 
     The structure is the first training frame, where the training data lie beside the checkpoint.
 
@@ -70,6 +101,8 @@ def run(model: Path, head: str | None, out: Path) -> dict[str, Any]:
     atoms = _structure(found.path, elements)
     boundary = "p p p" if atoms is None else " ".join("p" if p else "s" for p in atoms.pbc)
     text = TEMPLATE.format(
+        compress=COMPRESS,
+        compressed=f"{out.stem}-compressed.pb",
         title=f"Molecular dynamics with {out.name}: head '{name}' of {found.path}",
         file=out.name,
         frozen=f"{out.stem}.pb",
@@ -81,6 +114,7 @@ def run(model: Path, head: str | None, out: Path) -> dict[str, Any]:
         step=HYDROGEN_STEP if "H" in elements else STEP,
     )
     lammps = _write_beside(out, INPUT, text)
+    _write_beside(out, COMPRESS, COMPRESSION)
     structure = None if atoms is None else _write_beside(out, STRUCTURE, _lammps_data(atoms, elements))
     log.info("%s: head '%s' of %s, elements in this order: %s", out, name, found.path, " ".join(elements))
     if lammps:
@@ -125,8 +159,10 @@ def _lammps_data(atoms: Atoms, elements: list[str]) -> str:
 
 
 def _write_beside(out: Path, name: str, text: str) -> str | None:
-    """Write a file into the folder of ``out``; one that is there already is the user's and stays."""
+    """Write a file into the folder of ``out``; another one that is there already is the user's and stays."""
     path = out.parent / name
+    if path.is_file() and path.read_text() == text:
+        return str(path)
     if path.exists():
         log.warning("%s is there already and stays as it is; another folder for --out gets its own", path)
         return None

@@ -24,7 +24,7 @@ def small_deeppot(**choices) -> DeepPotConfig:
     """A few hundred weights, other numbers of places in the file than in the model."""
     known = Surroundings(
         elements=ELEMENTS,
-        sel=[20, 8, 12, 40, 40],
+        sel=[24, 16, 20, 56, 56],
         slots=90,
         deviations=[(0.11 + 0.02 * k, 0.07 + 0.01 * k) for k in range(len(ELEMENTS))],
         min_distance=0.9,
@@ -169,7 +169,7 @@ def test_exported_file_means_the_same_energies(model, tmp_path, head):
     file = tmp_path / "model.dp"
     file.write_bytes(model_file(model.potential.config, model.potential.state(), reference, head))
     tree = read(file)
-    assert tree["model"]["descriptor"]["sel"] == [20, 8, 12, 40, 40]
+    assert tree["model"]["descriptor"]["sel"] == [24, 16, 20, 56, 56]
     for atoms in structures():
         cell = atoms.cell.array if atoms.pbc.any() else None
         expected = atomic_energies(tree, atoms.get_chemical_symbols(), atoms.positions, cell).sum()

@@ -78,11 +78,12 @@ def model_tree(
         "rcond": None,
         "preset_out_bias": None,
         "@variables": {
-            "out_bias": energies.reshape(1, -1, 1),
+            # The references are with the fitting networks: `dp compress` forgets this one.
+            "out_bias": np.zeros((1, len(energies), 1)),
             "out_std": np.ones((1, len(energies), 1)),
         },
         "descriptor": _descriptor(config, known, exact),
-        "fitting": _fitting(config, known, exact, head),
+        "fitting": {**_fitting(config, known, exact, head), "@variables": _biases(energies)},
     }
     return {
         "software": f"LAMKit {__version__}",
@@ -212,14 +213,13 @@ def _fitting(config: DeepPotConfig, known: Surroundings, weights: Arrays, head: 
         "dim_out": 1,
         "atom_ener": [],
         "nets": _collection("fitting_network", networks),
-        "@variables": {
-            "bias_atom_e": np.zeros((len(known.elements), 1)),
-            "fparam_avg": None,
-            "fparam_inv_std": None,
-            "aparam_avg": None,
-            "aparam_inv_std": None,
-        },
     }
+
+
+def _biases(energies: NDArray[np.float64]) -> dict[str, Any]:
+    """Energies per atom by element, and parameters of frames and atoms, of which there are none."""
+    absent = dict.fromkeys(("fparam_avg", "fparam_inv_std", "aparam_avg", "aparam_inv_std"))
+    return {"bias_atom_e": energies.reshape(-1, 1), **absent}
 
 
 def _fitting_layers(
