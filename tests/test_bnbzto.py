@@ -1,0 +1,74 @@
+"""``examples/bnbzto``: its workflow can be planned, its structures are those of its labels, and it runs, reduced."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lamkit.cli import main
+from lamkit.stages import STAGES, generate
+from lamkit.workflow import execute, spec
+from lamkit.workflow.execute import Settings
+
+# a few steps of everything
+REDUCED = {
+    "finetune.with.train.max_steps": 30,
+    "scratch.with.train.max_steps": 10,
+    "explore.with.n_starts": 2,
+    "explore.with.temperatures": "[300.0]",
+    "explore.with.dynamics.steps": 20,
+    "next_labels.with.n_frames": 3,
+    "distill.with.n_starts": 2,
+    "distill.with.temperatures": "[300.0]",
+    "distill.with.dynamics": "{steps: 30, save_every: 5, equilibrate: 5}",
+    "distill.with.n_frames": 10,
+    "distill.with.rounds": 1,
+    "distill.with.guards": "{steps: 20, save_every: 2}",
+    "distill.with.train": "{max_steps: 60, valid_fraction: 0.2}",
+}
+
+
+@pytest.fixture
+def workflow(repo) -> Path:
+    return repo / "examples/bnbzto/bnbzto.yaml"
+
+
+def test_it_can_be_planned_as_it_stands(workflow, tmp_path):
+    source = spec.load(workflow)
+    plan = execute.preview(source, tmp_path / "out", STAGES, Settings())
+    assert len(plan.to_run) == len(source.workflow.stages)
+
+
+def test_the_command_for_the_labels_makes_the_structures_of_the_workflow(repo, workflow, tmp_path):
+    """labels.sh and the first stage of the workflow are the same sixteen random copies."""
+    import ase.io
+    import numpy as np
+
+    words = (repo / "examples/bnbzto/labels.sh").read_text().replace("\\\n", " ").split("lamkit generate ")[1]
+    arguments = words.splitlines()[0].replace("bnbzto-structures", str(tmp_path / "a")).split()
+    arguments[0] = str(repo / "examples/data/perovskite.vasp")
+    assert main(["generate", *arguments, "-q"]) == 0
+    stage = spec.load(workflow).workflow.stages["arrangements"]
+    given = {**getattr(stage, "with"), "structures": [str(repo / "examples/data/perovskite.vasp")]}
+    generate.run(generate.Options(**given), tmp_path / "b")
+    first, second = (ase.io.read(tmp_path / name / "structures.extxyz", ":") for name in "ab")
+    assert len(first) == len(second) == 16
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one.positions, other.positions)
+
+
+@pytest.mark.slow
+def test_reduced_it_runs_from_sixteen_structures_to_a_model_for_lammps(workflow, tmp_path):
+    flags = [f"--set=stages.{key}={value}" for key, value in REDUCED.items()]
+    assert main(["run", str(workflow), "--out", str(tmp_path / "out"), *flags]) == 0
+    result = {
+        name: json.loads((tmp_path / "out" / name / "result.json").read_text())
+        for name in ("arrangements", "next_labels", "export", "evaluate_student")
+    }
+    assert result["arrangements"]["n_structures"] == 16
+    assert result["next_labels"]["n_frames"] == 3
+    assert Path(result["export"]["file"]).suffix == ".dp"
+    assert result["evaluate_student"]["pbesol_bnbzto"]["n_frames"] >= 1
+    assert (tmp_path / "out/report/report.html").is_file()
