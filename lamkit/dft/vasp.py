@@ -64,7 +64,7 @@ class Vasp(Model):
     ldau: dict[str, Ldau] = pydantic.Field(default={})
 
     def check(self) -> None:
-        """Look at the INCAR and the library.
+        """Look at the INCAR; the library of POTCARs may be on another machine.
 
         Raises:
             UserError: it is no single point, has tags that go by species, or there are no k-points.
@@ -83,8 +83,6 @@ class Vasp(Model):
             raise UserError("vasp: give kpoints or kspacing, not both")
         if self.kpoints is None and self.kspacing is None and "KSPACING" not in tags:
             raise UserError(f"vasp: no k-points; give kspacing or kpoints, or KSPACING in {self.incar}")
-        if not Path(self.potcars).is_dir():
-            raise UserError(f"vasp.potcars: {self.potcars}: no such folder")
 
     def order(self, frame: Frame) -> list[int]:
         """Atoms grouped by element, elements in the order in which they first occur."""
@@ -155,6 +153,8 @@ class Vasp(Model):
             UserError: none is there.
         """
         name, folder = self.potentials.get(symbol, symbol), Path(self.potcars)
+        if not folder.is_dir():
+            raise UserError(f"vasp.potcars: {folder}: no such folder")
         tried = [folder / part for part in (f"{name}/POTCAR", f"POTCAR.{name}", f"POTCAR_{name}", name)]
         for path in tried:
             for file in (path, path.with_name(path.name + ".gz")):

@@ -87,9 +87,9 @@ def test_a_missing_potcar_is_named_with_what_there_is(vasp, frame):
         vasp.model_copy(update={"potentials": {}}).inputs(frame)
 
 
-def test_missing_files_are_named(vasp, tmp_path):
+def test_missing_files_are_named(vasp, frame, tmp_path):
     with pytest.raises(UserError, match="no such folder"):
-        vasp.model_copy(update={"potcars": str(tmp_path / "nowhere")}).check()
+        vasp.model_copy(update={"potcars": str(tmp_path / "nowhere")}).inputs(frame)
     with pytest.raises(UserError, match="cannot be read"):
         vasp.model_copy(update={"incar": str(tmp_path / "nowhere")}).check()
 
