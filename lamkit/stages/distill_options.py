@@ -86,7 +86,7 @@ class Options(Model):
         starts: data sets or structure files to start from; empty takes the commonest
             system of the data that the head was trained on.
         data: labelled data set (DFT, not used in training) on which both models are tested as well.
-        n_starts: starting structures of each round.
+        n_starts: starting structures of each round; where there are few, several trajectories start from one.
         temperatures: K; each start runs at each of them. A list among them is a schedule (see explore).
         pressures: GPa, of npt; likewise. Empty takes dynamics.pressure.
         heldout: trajectories that only test.

@@ -102,8 +102,9 @@ class Rounds:
     def _explore(self, r: int) -> dict[str, Any]:
         """By the student of the round before, which goes where it is wrong; by the teacher in the first round."""
         o = self.o
+        # Where there are few structures, several trajectories start from one, with other velocities.
         places = np.arange(r * o.n_starts, (r + 1) * o.n_starts) % len(self.pool)
-        starts = self._starts(self.pool[np.unique(places)])
+        starts = self._starts(self.pool[places])
         seed, prefix = parts.seed_for(o.seed, "round", r), f"round{r}"
         tasks = explore.plan(starts, o.temperatures, seed, prefix, o.pressures)
         copies = perturbed(starts, o.perturb, seed, o.dynamics.limits, prefix)
