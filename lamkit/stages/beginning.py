@@ -11,6 +11,7 @@ from lamkit.data.dataset import open_dataset
 from lamkit.errors import UserError, suggest
 
 if TYPE_CHECKING:
+    from lamkit.model.inference import Predictor
     from lamkit.train.checkpoint import Checkpoint
     from lamkit.train.tasks import Task
     from lamkit.train.tune import Tune
@@ -74,7 +75,7 @@ def _own_name(data: Any) -> str:
     return name
 
 
-def begin(start: Checkpoint, task: Task, init: str | None, device: str) -> Beginning:
+def begin(start: Checkpoint, task: Task, init: str | None, network: Predictor) -> Beginning:
     """Choose the head to begin as and refit the reference under its network.
 
     Args:
@@ -82,7 +83,7 @@ def begin(start: Checkpoint, task: Task, init: str | None, device: str) -> Begin
         task: the head's data.
         init: head of the checkpoint, ``auto`` (the one whose forces fit best), ``random``, or None: the head of
             the same name where there is one, else ``auto``.
-        device: CPU, GPU or Ascend.
+        network: from :func:`lamkit.train.rebias.predictor`.
 
     Raises:
         UserError: no such head.
@@ -95,7 +96,7 @@ def begin(start: Checkpoint, task: Task, init: str | None, device: str) -> Begin
         log.warning("head %s begins with random weights, as asked (init: random)", task.name)
         return Beginning(task, None, [])
     if wanted == AUTO:
-        ranking = rebias.rank_heads(start, task.train, device=device)
+        ranking = rebias.rank_heads(start, task.train, network)
         wanted = str(ranking[0]["head"])
         log.info(
             "heads on the new data, reference refitted, before any training:\n%s",
@@ -111,7 +112,7 @@ def begin(start: Checkpoint, task: Task, init: str | None, device: str) -> Begin
         log.info("head %s goes on from its own weights; its reference is refitted on the new data", wanted)
     else:
         log.info("head %s begins as %s", task.name, wanted)
-    found = rebias.refitted(start, wanted, task, device=device)
+    found = rebias.refitted(start, wanted, task, network)
     log.info("%s", found.words())
     return Beginning(found.task, wanted, ranking, found.energy_before, found.energy_after)
 

@@ -16,7 +16,7 @@ from lamkit.errors import UserError, suggest
 from lamkit.files import atomic_write
 from lamkit.stages import beginning, retention, sources
 from lamkit.stages import replay as replaying
-from lamkit.stages.beginning import Beginning
+from lamkit.stages.beginning import AUTO, Beginning
 from lamkit.stages.deepmd_systems import Systems
 from lamkit.stages.replay import Replay
 from lamkit.train.config import TrainConfig, TrainOption
@@ -64,7 +64,7 @@ def run(options: Options, out: Path) -> dict[str, Any]:
     Raises:
         UserError: something of the input is wrong.
     """
-    from lamkit.train import checkpoint
+    from lamkit.train import checkpoint, rebias
     from lamkit.train.elements import with_rows
     from lamkit.train.run import train
     from lamkit.train.tune import describe
@@ -76,8 +76,9 @@ def run(options: Options, out: Path) -> dict[str, Any]:
     for task in targets:
         beginning.warn(start, task, new, options.train.tune)
     log.info("training %s", describe(options.train.tune))
-    choices = _choices(options.init, targets)
-    beginnings = [beginning.begin(start, t, choices[t.name], options.device) for t in targets]
+    choices = _choices(options, targets)
+    network = rebias.predictor(start, options.device)
+    beginnings = [beginning.begin(start, t, choices[t.name], network) for t in targets]
     targets = [b.task for b in beginnings]
     old: list[Task] = []
     if options.replay is not None:
@@ -86,10 +87,11 @@ def run(options: Options, out: Path) -> dict[str, Any]:
     watched = retention.watch(
         start, targets, old, given, options.train, options.retention, out, options.device
     )
-    before = retention.errors(start, watched, options.device)
+    before = retention.errors(start, watched, network)
+    del network  # its memory is for training
     result = train(_plan(options, path, start, beginnings, old, out), resume=options.resume)
     _say_whether_better(result, targets)
-    result |= _retained(options, start, result, watched, before, old)
+    result |= _retained(options, start, result, watched, before, targets, old)
     result |= {
         "head": targets[0].name if len(targets) == 1 else [t.name for t in targets],
         "began_as": _one_or_all({b.task.name: b.origin for b in beginnings}),
@@ -123,18 +125,20 @@ def _targets(options: Options, out: Path) -> list[Task]:
     ]
 
 
-def _choices(init: str | Mapping[str, str] | None, targets: Sequence[Task]) -> dict[str, str | None]:
-    """What each head is to begin as.
+def _choices(options: Options, targets: Sequence[Task]) -> dict[str, str | None]:
+    """What each head is to begin as; one that was called ``auto`` as the one that fits best.
 
     Raises:
         UserError: a choice for a head that the run does not train.
     """
-    names = [t.name for t in targets]
+    init, names = options.init, [t.name for t in targets]
+    asked = [options.head] if isinstance(options.head, str) else options.head
+    usual = [AUTO if head == AUTO else None for head in asked]
     if not isinstance(init, Mapping):
-        return dict.fromkeys(names, init)
+        return {name: init or other for name, other in zip(names, usual, strict=True)}
     if unused := [name for name in init if name not in names]:
         raise UserError(f"init: '{unused[0]}' is no head of this run.{suggest(unused[0], names)}")
-    return {name: init.get(name) for name in names}
+    return {name: init.get(name, other) for name, other in zip(names, usual, strict=True)}
 
 
 def _plan(
@@ -198,18 +202,22 @@ def _retained(
     result: Mapping[str, Any],
     watched: Mapping[str, Watched],
     before: Mapping[str, Any],
+    targets: Sequence[Task],
     old: Sequence[Task],
 ) -> dict[str, Any]:
     """The retention table, printed, and its part of the result."""
-    from lamkit.train import checkpoint
+    from lamkit.train import checkpoint, rebias
     from lamkit.train.tune import changes_trunk
 
     fixed = not old and not changes_trunk(options.train.tune)
-    tuned = checkpoint.read(result["checkpoint"])
-    after = before if fixed else retention.errors(tuned, watched, options.device)
+    if fixed or not watched:
+        after = before
+    else:
+        tuned = checkpoint.read(result["checkpoint"])
+        after = retention.errors(tuned, watched, rebias.predictor(tuned, options.device))
     found = retention.compare(watched, before, after)
-    trained = {options.head} if isinstance(options.head, str) else set(options.head)
-    unmeasured = [h for h in start.heads if h not in found and h not in trained] if options.retention else []
+    others = [h for h in start.heads if h not in {t.name for t in targets}] if options.retention else []
+    unmeasured = [h for h in others if h not in found]
     retention.report(found, unmeasured, fixed=fixed, replayed=bool(old))
     return {"retention": found, "not_measured": unmeasured}
 

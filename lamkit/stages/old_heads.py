@@ -6,6 +6,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
+from lamkit.data import split_file
 from lamkit.data.dataset import Dataset, View, open_dataset
 from lamkit.data.frame import NUMBERS
 from lamkit.data.heads import load_head, open_or_convert_head
@@ -65,12 +68,21 @@ def _recorded(config: Mapping[str, Any], head: str) -> Path | None:
     return Path(data) if isinstance(data, str) and Path(data).is_dir() else None
 
 
-def held_out(kept: Kept, head: str, split: str, valid_fraction: float) -> View:
-    """The validation part of an old head's data, or all where there is none."""
-    from lamkit.train.tasks import training_parts
+def held_out(kept: Kept, split: str) -> View:
+    """The validation part of an old head's data, as a folder or recorded; all where there is none.
 
-    train, valid = training_parts(kept.path, head, split, valid_fraction, SEED)
-    return train if valid is None else valid
+    None is dealt anew: the question is what changes on frames, whichever they are.
+    """
+    if (kept.path / "valid").is_dir():
+        return everything(open_dataset(kept.path / "valid"))
+    data = structures(kept.path)
+    recorded = split_file.load(data, split)
+    return recorded[1]["valid"] if recorded is not None and "valid" in recorded[1] else everything(data)
+
+
+def everything(data: Dataset) -> View:
+    """All frames of a data set, as a view."""
+    return data.subset(np.arange(len(data)))
 
 
 def within(view: View | Dataset, elements: Iterable[str]) -> View:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ import pydantic
 from lamkit import config
 from lamkit.config import InputPath, Model
 from lamkit.console import log
+from lamkit.data.frame import NUMBERS
 from lamkit.errors import UserError
 from lamkit.files import atomic_write
 from lamkit.model.config import TrunkConfig
@@ -20,6 +22,7 @@ from lamkit.train.config import TrainConfig, TrainOption, TrunkOption
 
 if TYPE_CHECKING:
     from lamkit.data.heads import HeadConfig
+    from lamkit.train.checkpoint import Checkpoint
     from lamkit.train.tasks import Task
 
 
@@ -64,6 +67,8 @@ def run(options: Options, out: Path) -> dict[str, Any]:
         raise UserError(
             f"{start.path}: its trunk is not the one of this run; use its own: trunk in {start.path}/config.yaml"
         )
+    if start is not None:
+        tasks = _going_on(tasks, start)
     resolved = config.dump(options.model_copy(update={"resume": False}))
     plan = Run(
         tasks=tasks,
@@ -99,3 +104,21 @@ def _task(name: str, path: Path, head: HeadConfig, options: Options) -> Task:
         seed=train.seed,
         n_frames=options.n_frames,
     )
+
+
+def _going_on(tasks: list[Task], start: Checkpoint) -> list[Task]:
+    """The tasks, those that go on from a head of ``start`` with the reference that its weights belong to."""
+    old = [t.name for t in tasks if t.name in start.heads]
+    if new := [t.name for t in tasks if t.name not in start.heads]:
+        log.warning(
+            "%s: no head of %s, so random weights to begin with (lamkit finetune begins as the head that fits best)",
+            ", ".join(new), start.path,
+        )  # fmt: skip
+    result = []
+    for task in tasks:
+        reference = task.reference.reference.copy()
+        if task.name in old:
+            known = [NUMBERS[s] for s in start.elements[task.name]]
+            reference[known] = start.references[task.name][known]
+        result.append(replace(task, reference=replace(task.reference, reference=reference)))
+    return result

@@ -40,7 +40,7 @@ def run(options: Options, out: Path | None) -> dict[str, Any]:
     start = checkpoint.read(options.model)
     path = Path(options.data)
     view = everything(open_dataset(path / "train" if (path / "train").is_dir() else path))
-    ranking = rebias.rank_heads(start, view, device=options.device)
+    ranking = rebias.rank_heads(start, view, rebias.predictor(start, options.device))
     rows: list[dict[str, Any]] = []
     for r in ranking:
         head = start.head_configs[r["head"]]

@@ -48,7 +48,7 @@ def run(options: Options, out: Path) -> dict[str, Any]:
     task = make_task(head, options.data, facts, valid_fraction=0.1, seed=0)
     start, new = with_rows(start, task.elements)
     beginning.warn(start, task, new, "heads")
-    fitted = rebias.refitted(start, head, task, device=options.device)
+    fitted = rebias.refitted(start, head, task, rebias.predictor(start, options.device))
     reference, before = fitted.task.reference.reference, start.references[head]
     rows = [
         (s, f"{before[z]:.4f}", f"{reference[z]:.4f}", f"{reference[z] - before[z]:+.4f}")

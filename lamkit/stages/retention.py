@@ -14,10 +14,12 @@ import numpy as np
 
 from lamkit.console import log, table
 from lamkit.data.dataset import open_dataset, write_dataset
+from lamkit.report.text import number
 from lamkit.stages import old_heads
 
 if TYPE_CHECKING:
     from lamkit.data.dataset import View
+    from lamkit.model.inference import Predictor
     from lamkit.train.checkpoint import Checkpoint
     from lamkit.train.config import TrainConfig
     from lamkit.train.tasks import Task
@@ -67,8 +69,7 @@ def watch(
     for head in (h for h in start.heads if h not in names) if n_frames else ():
         kept = old_heads.labelled(start, head, given, out / "data")
         if kept is not None:
-            view = old_heads.held_out(kept, head, train.split, train.valid_fraction)
-            view = old_heads.within(view, start.elements[head])
+            view = old_heads.within(old_heads.held_out(kept, train.split), start.elements[head])
             if len(view):
                 found[head] = Watched(_some(view, n_frames), REAL, kept.words)
                 continue
@@ -91,7 +92,6 @@ def _displaced(
     from lamkit.stages.engine import load_engine
     from lamkit.stages.label import label_frames
     from lamkit.stages.perturb import Perturb, perturbed
-    from lamkit.train.tasks import everything
 
     folder = out / "retention" / head
     if not (folder / "dataset.yaml").is_file():
@@ -108,16 +108,18 @@ def _displaced(
         if not labelled:
             return None
         write_dataset(labelled, folder)
-    return everything(open_dataset(folder))
+    return old_heads.everything(open_dataset(folder))
 
 
-def errors(model: Checkpoint, watched: Mapping[str, Watched], device: str) -> dict[str, dict[str, Any]]:
+def errors(
+    model: Checkpoint, watched: Mapping[str, Watched], predictor: Predictor
+) -> dict[str, dict[str, Any]]:
     """Errors of each old head of ``model`` on its frames, as :meth:`lamkit.metrics.ErrorSums.result`."""
     from lamkit.train.rebias import Network
 
     if not watched:
         return {}
-    network = Network(model, [w.view for w in watched.values()], device)
+    network = Network(model, [w.view for w in watched.values()], predictor)
     return {
         head: network.run(head, model.references[head], place)[1].result()
         for place, head in enumerate(watched)
@@ -164,9 +166,9 @@ def report(
         rows = [
             (
                 head, r["n_frames"], f"{r['labels']} ({r['frames_from']})",
-                *(_milli(r[f"forces_rmse_{when}"], 3) for when in ("before", "after")),
-                *(_milli(r[f"energy_rmse_{when}"], 3) for when in ("before", "after")),
-                _milli(r["forces_rms"], 3),
+                *(_milli(r[f"forces_rmse_{when}"]) for when in ("before", "after")),
+                *(_milli(r[f"energy_rmse_{when}"]) for when in ("before", "after")),
+                _milli(r["forces_rms"]),
             )
             for head, r in found.items()
         ]  # fmt: skip
@@ -197,5 +199,5 @@ def _forgot(row: Mapping[str, Any]) -> bool:
     return bool(row["forces_rms"] and row["forces_rmse_after"] > 0.1 * row["forces_rms"])
 
 
-def _milli(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{1000 * value:.{digits}g}"
+def _milli(value: float | None) -> str:
+    return number(None if value is None else 1000 * value)

@@ -97,12 +97,12 @@ class Refit(NamedTuple):
     def words(self) -> str:
         """A sentence for the log."""
         forces = (
-            "" if self.forces_rmse is None else f"; forces {1000 * self.forces_rmse:.0f} meV/Å, as before"
+            "" if self.forces_rmse is None else f"; forces {1000 * self.forces_rmse:.1f} meV/Å, as before"
         )
+        before, after = (f"{1000 * value:.1f}" for value in (self.energy_before, self.energy_after))
         return (
-            f"head {self.task.name}, network of {self.origin}, before any training: energy RMSE "
-            f"{1000 * self.energy_before:.4g} meV/atom with the old reference, {1000 * self.energy_after:.4g} with the "
-            f"one refitted on {self.task.reference.n_frames} frames{forces}"
+            f"head {self.task.name}, network of {self.origin}, before any training: energy RMSE {before} meV/atom with "
+            f"the old reference, {after} with the one refitted on {self.task.reference.n_frames} frames{forces}"
         )
 
 
