@@ -32,18 +32,21 @@ from lamkit.files import atomic_write, replace_folder, temporary_folder
 
 COMMAND = "sh run.sh"
 TASK, STARTS, EXIT_CODE, RESULT, LOG = "task.json", "starts", "exit_code", "result.json", "run.log"
+NOT_STARTED = ("126", "127")  # what shells return for a command that is not there or not executable
 TIMEOUT = "timeout"  # in place of a number in EXIT_CODE
 MOVED = 2e-3  # Å; outputs print positions with few digits
 WORDS = 200  # characters of a program's last words
 
 
 def prepare(frame: Frame, program: Program, folder: Path) -> None:
-    """Write the folder of a task, unless it is there.
+    """Write the folder of a task; if it is there, only the command in it is brought up to date.
 
     Raises:
         UserError: the program cannot do this frame (no pseudopotential of an element, for example).
     """
     if (folder / TASK).is_file():
+        if (folder / "run.sh").read_text() != _script(program):
+            atomic_write(folder / "run.sh", _script(program))
         return
     files = program.inputs(frame)
     made = temporary_folder(folder)
@@ -118,9 +121,18 @@ def collect(folder: Path, program: Program, attempts: int) -> Outcome:
         folder: of a task whose command is over.
         program: what ran it.
         attempts: how often a task may be started that leaves no result.
+
+    Raises:
+        UserError: the program could not be started at all, which is nothing that the frame can help.
     """
     if (folder / RESULT).is_file():
         return load(folder)
+    if _exit_code(folder) in NOT_STARTED:
+        for name in (EXIT_CODE, STARTS):
+            (folder / name).unlink(missing_ok=True)
+        raise UserError(
+            f"{program.name} cannot be started{last_words(folder)}; check 'command', then --resume"
+        )
     outcome = _read(folder, program)
     if outcome.frame is None:
         if outcome.final or starts(folder) >= attempts:
@@ -157,9 +169,14 @@ def load(folder: Path) -> Outcome:
     return Outcome(replace(frame, energy=labels["energy"], forces=forces, stress=stress, info=info))
 
 
+def _exit_code(folder: Path) -> str:
+    path = folder / EXIT_CODE
+    return path.read_text().strip() if path.is_file() else "none"
+
+
 def _read(folder: Path, program: Program) -> Outcome:
     """What a run left behind."""
-    code = (folder / EXIT_CODE).read_text().strip() if (folder / EXIT_CODE).is_file() else "none"
+    code = _exit_code(folder)
     if code == TIMEOUT:
         return Outcome(None, f"{program.name} took longer than the time allowed")
     try:

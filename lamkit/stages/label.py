@@ -40,7 +40,10 @@ if TYPE_CHECKING:
     from lamkit.dft.pool import Runner
 
 # Options of a run that say how it is computed and not what; a resumed run may have others.
-LOCAL = ("jobs", "attempts", "timeout", "max_failed")
+LOCAL = (
+    "jobs", "attempts", "timeout", "max_failed", "vasp.command", "vasp.potcars",
+    "cp2k.command", "cp2k.threads", "cp2k.data_dir",
+)  # fmt: skip
 # What calculators raise for a structure that they cannot do: external codes fail in every one of these ways.
 FAILURES = (
     UserError,

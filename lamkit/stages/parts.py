@@ -77,7 +77,7 @@ def _without(options: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     """Options less those named ``key`` or ``group.key``."""
     result = json.loads(json.dumps(options))
     for group, _, key in (name.rpartition(".") for name in keys):
-        (result.get(group, {}) if group else result).pop(key, None)
+        (result.get(group) or {} if group else result).pop(key, None)
     return result
 
 

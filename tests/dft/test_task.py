@@ -94,12 +94,13 @@ def test_labels_come_back_in_the_order_of_the_frame(frame, tmp_path):
     np.testing.assert_array_equal(stored.positions, frame.positions)
 
 
-def test_a_task_that_is_there_is_not_written_again(frame, tmp_path):
+def test_a_task_that_is_there_is_not_written_again_but_for_its_command(frame, tmp_path):
     folder = tmp_path / "t"
     task.prepare(frame, Spring(), folder)
     before = (folder / task.TASK).stat().st_mtime_ns
     task.prepare(frame, Spring("exit 1"), folder)
     assert (folder / task.TASK).stat().st_mtime_ns == before
+    assert "exit 1" in (folder / "run.sh").read_text()
     assert not list(tmp_path.glob(".*"))
 
 
@@ -115,6 +116,18 @@ def test_a_crash_is_tried_again_up_to_the_limit_and_told_with_the_programs_words
     assert outcome.frame is None
     assert "exit code 3; it said: segmentation fault" in outcome.reason
     assert task.load(folder).reason == outcome.reason
+
+
+def test_a_program_that_is_not_there_stops_the_run_and_blames_no_frame(frame, tmp_path):
+    program, folder = Spring("no_such_program || exit $?"), tmp_path / "t"
+    task.prepare(frame, program, folder)
+    run(folder)
+    with pytest.raises(UserError, match=r"cannot be started; it said: .*no_such_program.* check 'command'"):
+        task.collect(folder, program, attempts=1)
+    task.prepare(frame, Spring(), folder)
+    assert task.has_to_run(folder, Spring(), attempts=1)
+    run(folder)
+    assert task.collect(folder, Spring(), attempts=1).frame is not None
 
 
 def test_what_did_not_converge_is_not_tried_again(frame, tmp_path):
