@@ -71,7 +71,7 @@ class Tasks:
         if self.part(i).is_file():
             return True
         place = self.place(i)
-        if task.state(place) == "missing":
+        if task.state(place) in ("missing", "prepared"):
             task.prepare(self.source.frame(i), self.program, place)
         if task.has_to_run(place, self.program, self.limits.attempts):
             return False

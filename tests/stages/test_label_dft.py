@@ -102,6 +102,18 @@ def test_a_crash_is_tried_again_and_then_given_up(shared, tmp_path):
     assert bench.calls == 1 + 3
 
 
+def test_a_mistyped_command_is_mended_on_resume(shared, tmp_path):
+    bench = Bench(tmp_path, shared, GOOD[:2])
+    right = bench.vasp
+    bench.vasp = right.model_copy(update={"command": "vasp_sdt"})
+    with pytest.raises(
+        UserError, match=r"VASP cannot be started; .*vasp_sdt.*; check 'command', then --resume"
+    ):
+        label.run(bench.options(), tmp_path / "out")
+    bench.vasp = right
+    assert label.run(bench.options(resume=True, attempts=1), tmp_path / "out")["n_frames"] == 2
+
+
 def test_all_frames_lost_is_an_error_that_names_reason_and_folder(shared, tmp_path):
     bench = Bench(tmp_path, shared, BAD[:1])
     with pytest.raises(UserError, match=r"1 of 1 frames could not be labelled by VASP; 1 times: .* converge"):
