@@ -9,6 +9,9 @@ member, the one with the smallest key; from it follow
 * multiplicities by the orbit-stabiliser theorem, ``|orbit| = |G| / |stabiliser|``;
 * random orbits where there are too many to list.
 
+The group is that of the supercell. Two occupations that repeat themselves inside of it can also be the same by an
+operation that turns the supercell's lattice into another one; :func:`joined` finds those.
+
 How many there are is known beforehand by Burnside's lemma with Pólya's generating function: the mean over
 the group of the occupations that an operation leaves as they are.
 
@@ -27,6 +30,7 @@ from math import comb, prod
 import numpy as np
 from numpy.typing import NDArray
 
+from lamkit.crystal.symmetry import Turn
 from lamkit.errors import LamkitError
 
 DIGITS = 48  # sites in one word of a key
@@ -267,6 +271,36 @@ def draw(pools: Sequence[Pool], group: NDArray[np.intp], n: int, seed: int) -> O
         if len(found) == n:
             break
     return _orbits(keys, np.unique(np.stack(list(found.values())), axis=0))
+
+
+def joined(orbits: Orbits, pools: Sequence[Pool], group: NDArray[np.intp], turns: Sequence[Turn]) -> Orbits:
+    """Orbits that are one crystal made one, with the sum of their multiplicities.
+
+    Args:
+        orbits: by the group of the supercell.
+        pools: sites and species.
+        group: that group.
+        turns: operations of the crystal that do not keep the supercell's lattice.
+    """
+    keys = _Keys(pools, group)
+    if not keys.layers or not turns:
+        return orbits
+    place = {row.tobytes(): k for k, row in enumerate(orbits.occupations)}
+    first = np.arange(len(place))
+    for turn in turns:
+        same = np.all(
+            [(orbits.occupations[:, p] == orbits.occupations).all(axis=1) for p in turn.repeats], axis=0
+        )
+        if not same.any():
+            continue
+        turned = keys.decode(keys.canonical(orbits.occupations[same][:, turn.origins])[0])
+        for k, row in zip(np.nonzero(same)[0], turned, strict=True):
+            other = place.get(row.tobytes(), k)  # of a random choice the other may be missing
+            low, high = sorted((first[k], first[other]))
+            first[first == high] = low
+    kept = np.unique(first)
+    sums = np.bincount(first, weights=orbits.multiplicities, minlength=len(first)).astype(np.int64)
+    return Orbits(orbits.occupations[kept], sums[kept])
 
 
 def _random(pools: Sequence[Pool], n_sites: int, rng: np.random.Generator) -> NDArray[np.int8]:

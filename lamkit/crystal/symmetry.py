@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,17 +40,92 @@ def permutations(
     scaled = atoms.get_scaled_positions()[sites]
     found = np.empty((len(rotations), len(sites)), dtype=np.intp)
     for k, (rotation, translation) in enumerate(zip(rotations, translations, strict=True)):
-        difference = (scaled @ rotation.T + translation)[:, None] - scaled[None]
-        difference -= np.round(difference)
-        distances = np.linalg.norm(difference @ atoms.cell.array, axis=2)
-        found[k] = distances.argmin(axis=1)
-        worst = distances[np.arange(len(sites)), found[k]].max()
-        if worst > 10 * symprec or len(np.unique(found[k])) != len(sites):
-            raise UserError(
-                f"an operation of the space group moves one of the chosen sites to where none of them is "
-                f"(off by {worst:.3g} Å); choose all sites that are equal by symmetry, or change symprec"
-            )
+        found[k] = _places(scaled @ rotation.T + translation, scaled, atoms.cell.array, symprec)
     return np.unique(found, axis=0)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """An operation of the crystal that carries the lattice of a supercell into another one.
+
+    It can carry an occupation into one of the same supercell all the same, if the occupation repeats itself more
+    often than the supercell does.
+
+    Attributes:
+        repeats: for each vector of the supercell the permutation of sites by the translation that the
+            operation carries into it; the occupation must be the same under all three, ``[3, n_sites]``.
+        origins: site from which the operation brings the species of each site, ``[n_sites]``.
+    """
+
+    repeats: NDArray[np.intp]
+    origins: NDArray[np.intp]
+
+
+def turns(
+    parent: Atoms,
+    labels: NDArray[np.integer],
+    atoms: Atoms,
+    sites: NDArray[np.intp],
+    symprec: float = SYMPREC,
+) -> list[Turn]:
+    """Operations of the parent crystal that do not keep the supercell's lattice, one for each rotation.
+
+    Args:
+        parent: the cell of which the supercell is made.
+        labels: sites of the parent with different labels are never exchanged.
+        atoms: the supercell.
+        sites: the sites asked for, as in :func:`permutations`.
+        symprec: tolerance, Å.
+    """
+    rotations, translations = operations(parent, labels, symprec)
+    basis, cell = parent.cell.array, atoms.cell.array
+    scaled = atoms.get_scaled_positions()[sites]
+    positions = scaled @ cell
+    found, seen = [], set()
+    for rotation, translation in zip(rotations, translations, strict=True):
+        if rotation.tobytes() in seen:
+            continue
+        seen.add(rotation.tobytes())
+        turn = np.linalg.solve(basis, rotation.T @ basis)  # x → x @ turn, Cartesian
+        turned = np.linalg.solve(cell.T, (cell @ turn).T).T
+        if np.abs(turned - np.round(turned)).max() < 1e-3:
+            continue
+        back = np.linalg.inv(turn)
+        moved = [np.linalg.solve(cell.T, (positions + v).T).T for v in cell @ back]
+        origins = np.linalg.solve(cell.T, ((positions - translation @ basis) @ back).T).T
+        found.append(
+            Turn(
+                np.stack([_places(m, scaled, cell, symprec) for m in moved]),
+                _places(origins, scaled, cell, symprec, one_to_one=False),
+            )
+        )
+    return found
+
+
+def _places(
+    moved: NDArray[np.float64],
+    scaled: NDArray[np.float64],
+    cell: NDArray[np.float64],
+    symprec: float,
+    *,
+    one_to_one: bool = True,
+) -> NDArray[np.intp]:
+    """The site at which each point lies, both in fractions of the cell.
+
+    Raises:
+        UserError: there is none.
+    """
+    difference = moved[:, None] - scaled[None]
+    difference -= np.round(difference)
+    distances = np.linalg.norm(difference @ cell, axis=2)
+    places = distances.argmin(axis=1)
+    worst = distances[np.arange(len(moved)), places].max() if len(moved) else 0.0
+    if worst > 10 * symprec or (one_to_one and len(np.unique(places)) != len(moved)):
+        raise UserError(
+            f"an operation of the space group moves one of the chosen sites to where none of them is "
+            f"(off by {worst:.3g} Å); choose all sites that are equal by symmetry, or change symprec"
+        )
+    return places
 
 
 def operations(

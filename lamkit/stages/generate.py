@@ -167,23 +167,29 @@ def make_all(options: Options) -> tuple[list[Made], list[dict[str, Any]]]:
 
 def occupy(parent: Atoms, options: Options) -> tuple[list[tuple[Atoms, int]], dict[str, Any]]:
     """All (or some) distinct occupations of a supercell with their multiplicities, and how many there are."""
-    atoms = supercell(disorder.number_parent(parent), options.supercell)
+    parent = disorder.number_parent(parent)
+    atoms = supercell(parent, options.supercell)
     shared = disorder.find_pools(atoms, options.sites, options.vacancies, options.substitutions)
     sites, pools = disorder.pools_of(shared)
     if not pools:
         plain = disorder.occupy(atoms, sites, {})
         return [(plain, 1)], {"distinct": 1, "total": 1, "made": 1, "sampled": False}
-    group = symmetry.permutations(atoms, disorder.labels(atoms, shared), sites, options.occupations.symprec)
+    labels, precision = disorder.labels(atoms, shared), options.occupations.symprec
+    group = symmetry.permutations(atoms, labels, sites, precision)
+    of_parent = labels[np.unique(atoms.arrays[disorder.PARENT], return_index=True)[1]]
+    turns = symmetry.turns(parent, of_parent, atoms, sites, precision)
     total, distinct = occupations.n_total(pools), occupations.n_distinct(pools, group)
     sampled = distinct > options.occupations.max
     if sampled:
         orbits = occupations.draw(pools, group, options.occupations.n_random, options.seed)
+        orbits = occupations.joined(orbits, pools, group, turns)
         log.info(
             "%d distinct occupations of %d: %d of them are drawn at random (occupations.max %d)",
             distinct, total, len(orbits.occupations), options.occupations.max,
         )  # fmt: skip
     else:
-        orbits = occupations.enumerate_all(pools, group)
+        orbits = occupations.joined(occupations.enumerate_all(pools, group), pools, group, turns)
+        distinct = len(orbits.occupations)
         log.info("%d occupations, %d of them distinct (%d operations)", total, distinct, len(group))
     made = [
         (disorder.occupy(atoms, sites, occupations.species(pools, occupation)), int(multiplicity))

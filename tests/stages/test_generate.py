@@ -61,6 +61,31 @@ def test_the_same_seed_makes_the_same_structures(cubic, tmp_path):
     assert not np.allclose(positions("c", 2), positions("a2", 1))
 
 
+def test_no_two_are_the_same_crystal_in_a_cell_that_is_less_symmetric_than_the_crystal(tmp_path):
+    """In a 4x2x1 cell stripes along x and along y both fit: one crystal, by a turn that does not keep the cell."""
+    ase.io.write(tmp_path / "cube.vasp", Atoms("Po", cell=[3.0] * 3, pbc=True))
+    options = generate.Options(
+        structures=[str(tmp_path / "cube.vasp")], supercell=[4, 2, 1], sites={"Po": "PoTe"}
+    )
+    result = generate.run(options, tmp_path / "out")
+    images = ase.io.read(result["files"], ":")
+    rows = [int(row["multiplicity"]) for row in csv.DictReader((tmp_path / "out/table.csv").open())]
+    assert sum(rows) == 70
+    prints = {crystal_print(atoms) for atoms in images}
+    assert len(prints) == len(images)
+
+
+def crystal_print(atoms: Atoms) -> tuple:
+    """What each atom has around it up to four lattice constants, the same for the same crystal."""
+    from ase.neighborlist import neighbor_list
+
+    i, j, d = neighbor_list("ijd", atoms, 12.1)
+    around: list[list[tuple[int, float]]] = [[] for _ in atoms]
+    for a, b, distance in zip(i, j, d.round(3), strict=True):
+        around[a].append((int(atoms.numbers[b]), float(distance)))
+    return tuple(sorted((int(z), tuple(sorted(n))) for z, n in zip(atoms.numbers, around, strict=True)))
+
+
 def test_too_many_arrangements_are_drawn_at_random(cubic, tmp_path):
     options = generate.Options(
         structures=[str(cubic)],
