@@ -11,7 +11,8 @@ from pathlib import Path
 from lamkit.errors import UserError
 
 
-def _fsync(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Have a file or a folder on disk, so that not even a power cut loses it."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -19,8 +20,12 @@ def _fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def atomic_write(path: str | Path, data: bytes | str) -> None:
-    """Write ``data`` so that a reader sees the old file or the new one, never half of one."""
+def atomic_write(path: str | Path, data: bytes | str, *, durable: bool = True) -> None:
+    """Write ``data`` so that a reader sees the old file or the new one, never half of one.
+
+    Without ``durable`` that holds when this process is killed, not when the power fails; it saves a wait for the
+    disk.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
@@ -28,7 +33,8 @@ def atomic_write(path: str | Path, data: bytes | str) -> None:
         with open(temporary, "wb") as stream:
             stream.write(data.encode() if isinstance(data, str) else data)
             stream.flush()
-            os.fsync(stream.fileno())
+            if durable:
+                os.fsync(stream.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -57,8 +63,8 @@ def replace_folder(temporary: str | Path, final: str | Path, previous: str | Pat
     temporary, final = Path(temporary), Path(final)
     for path in sorted(temporary.rglob("*")):
         if path.is_file():
-            _fsync(path)
-    _fsync(temporary)
+            flush(path)
+    flush(temporary)
     old = None
     if final.exists():
         if previous is None:
@@ -68,7 +74,7 @@ def replace_folder(temporary: str | Path, final: str | Path, previous: str | Pat
             shutil.rmtree(previous, ignore_errors=True)  # ``final`` is whole meanwhile
             os.replace(final, previous)
     os.replace(temporary, final)
-    _fsync(final.parent)
+    flush(final.parent)
     if old is not None:
         shutil.rmtree(old, ignore_errors=True)
 

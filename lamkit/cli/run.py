@@ -50,6 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--force", action="store_true", help="run every stage, up to date or not")
     parser.add_argument(
+        "--trust-code", action="store_true",
+        help="keep what was made by another version of LAMKit's code, when nothing else has changed",
+    )  # fmt: skip
+    parser.add_argument(
         "--jobs", "-j", type=int, default=0, metavar="N",
         help="independent stages at a time (default: as the cores suffice; a training uses up to 8 by itself)",
     )  # fmt: skip
@@ -86,7 +90,7 @@ def _settings(args: argparse.Namespace) -> Any:
     from lamkit.workflow.execute import Settings
     from lamkit.workflow.plan import Choice
 
-    choice = Choice(tuple(args.only), tuple(args.start), args.force)
+    choice = Choice(tuple(args.only), tuple(args.start), args.force, args.trust_code)
     common = {key: value for key in ("seed", "device") if (value := getattr(args, key)) is not None}
     return Settings(choice, args.jobs, args.on, common)
 
@@ -159,6 +163,7 @@ def _again(args: argparse.Namespace) -> str:
         ("--device", [args.device]),
     ):
         words += [str(word) for value in values if value is not None for word in (flag, value)]
+    words += ["--trust-code"] if args.trust_code else []
     return shlex.join(words)
 
 

@@ -24,6 +24,15 @@ def missing(folder: Path, names: Sequence[str]) -> list[str]:
     return [name for name in names if not part(folder, name).is_file()]
 
 
+def n_done(folder: Path) -> int:
+    """How many parts are done; a look at the folder alone, quick for thousands of them."""
+    home = folder / "parts"
+    if not home.is_dir():
+        return 0
+    with os.scandir(home) as entries:
+        return sum(entry.name.endswith(".npz") and not entry.name.startswith(".") for entry in entries)
+
+
 def claim(folder: Path, names: Sequence[str]) -> Iterator[str]:
     """Give out every part that is neither done nor in the hands of another process; one at a time.
 

@@ -23,16 +23,16 @@ _TRASH = ".trash-"
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Contents of one of the engine's own files; empty when it is absent (they are written atomically)."""
+    """Contents of one of the engine's own files; empty when it is absent, or cut off by a power failure."""
     try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError):
+        return dict(json.loads(path.read_text()))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return {}
 
 
-def write_json(path: Path, data: Any) -> None:
+def write_json(path: Path, data: Any, *, durable: bool = True) -> None:
     """Write ``data`` atomically."""
-    atomic_write(path, json.dumps(data, indent=1, ensure_ascii=False, default=str) + "\n")
+    atomic_write(path, json.dumps(data, indent=1, ensure_ascii=False, default=str) + "\n", durable=durable)
 
 
 def list_products(folder: Path) -> dict[str, int]:

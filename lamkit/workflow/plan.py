@@ -30,11 +30,13 @@ class Choice:
         only: Run these and no others; empty for all.
         start: Run these and all that depends on them, up to date or not.
         force: Run every chosen stage, up to date or not.
+        trust_code: Changes of LAMKit's own code are no reason to run a stage again.
     """
 
     only: tuple[str, ...] = ()
     start: tuple[str, ...] = ()
     force: bool = False
+    trust_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def make(
     """
     graph = graphs.build(source, stages)
     choice = _spelt_out(choice, source, graph)
-    tasks = make_all(graph, source, folder.resolve(), stages, common, cache)
+    tasks = make_all(graph, source, folder.resolve(), stages, common, cache, trust_code=choice.trust_code)
     loops = Loops(source, folder)
     decisions: dict[str, Decision] = {}
     forced = _forced(graph, choice)
@@ -234,7 +236,7 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     for name, value in new["code"].items():
         if old.get("code", {}).get(name) != value:
             return (
-                f"the code of {name} changed"
+                f"the code of {name} changed (--trust-code keeps what there is)"
                 if "code" in old
                 else "made by a LAMKit that kept no code hashes"
             )

@@ -59,10 +59,10 @@ def run(module: ModuleType, options: Any, folder: Path, n: int, usable: list[int
     names = module.part_names(options)
     command = [sys.executable, "-P", "-m", "lamkit.workflow.pool", str(folder), str(os.getpid())]
     with Progress(len(names), f"{n} processes, parts") as progress:
-        progress.first = len(names) - len(claims.missing(folder, names))
+        progress.first = claims.n_done(folder)
         supervise(
             [start(command, share) for share in shares(usable, n)],
-            lambda: progress.update(len(names) - len(claims.missing(folder, names))),
+            lambda: progress.update(claims.n_done(folder)),
         )
 
 
@@ -114,10 +114,11 @@ def _check(processes: list[subprocess.Popen[bytes]]) -> None:
 def main(arguments: list[str]) -> int:
     """Do parts of a stage; returns the exit code."""
     from lamkit import config, console
-    from lamkit.workflow.worker import die_with_parent, guarded
+    from lamkit.workflow.worker import die_with_parent, guarded, know_own_modules
 
     folder, parent = Path(arguments[0]), int(arguments[1])
     die_with_parent(parent)
+    know_own_modules()
     cores.settle_on([int(core) for core in arguments[2].split(",") if core])
     console.setup(-1)
 

@@ -70,7 +70,7 @@ def _work(names: list[str], *, alone: bool = False) -> None:
             f"({len(different)} files in all). Install the same version there"
         )
     _unpack_inputs(Path("..").resolve())
-    sys.path.insert(0, str(Path("..").resolve()))  # files that the user sent along
+    sys.path.append(str(Path("..").resolve()))  # files that the user sent along
     os.environ["LAMKIT_PATH"] = os.pathsep.join(
         filter(None, [str(Path("../inputs/presets").resolve()), os.environ.get("LAMKIT_PATH")])
     )

@@ -313,4 +313,5 @@ def prepare(task: Task, folder: Path, resume: bool) -> None:
         "id": task.id, "stage": task.stage, "module": task.module, "key": task.key, "resume": resume,
         "options": task.options, "identity": task.identity,
     }  # fmt: skip
-    stage_folder.write_json(folder / stage_folder.STAGE, facts)
+    # not awaited: the worker has it on disk before it says that the stage is done
+    stage_folder.write_json(folder / stage_folder.STAGE, facts, durable=False)

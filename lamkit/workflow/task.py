@@ -13,6 +13,7 @@ import networkx as nx
 
 from lamkit import config, presets
 from lamkit.errors import UserError
+from lamkit.workflow import folder as stage_folder
 from lamkit.workflow import graph as graphs
 from lamkit.workflow import hashing
 from lamkit.workflow import identity as identities
@@ -50,8 +51,12 @@ def make_all(
     stages: Mapping[str, str],
     common: Mapping[str, Any],
     cache: hashing.HashCache,
+    *,
+    trust_code: bool = False,
 ) -> dict[str, Task]:
     """Every stage of the workflow as a task, in the order of the graph.
+
+    ``trust_code``: what differs from the last run in its code alone counts as the same.
 
     Raises:
         UserError: all that is wrong with the options of all stages, a line each.
@@ -72,6 +77,8 @@ def make_all(
             upstream = {other: tasks[other].key for other in inputs if other in tasks}
             module = stages[node.stage]
             identity = identities.of(node.stage, module, checked, places, upstream, heads, cache)
+            if trust_code:
+                identity = _with_code_of(identity, folder / name)
         except hashing.MissingInput as error:
             where = source.where(*node.place, "with", *_place_of(error.text, options))
             problems.append(f"{where}: {error}  (stage {node.name})")
@@ -91,6 +98,13 @@ def make_all(
     if problems:
         raise UserError("\n".join(dict.fromkeys(problems)))
     return tasks
+
+
+def _with_code_of(identity: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """An identity with the code of the last run, when nothing else differs from it."""
+    old = stage_folder.read_json(folder / stage_folder.STAGE).get("identity") or {}
+    same = {key: value for key, value in old.items() if key != "code"}
+    return old if same == {key: value for key, value in identity.items() if key != "code"} else identity
 
 
 def _loop_end(node: Node, tasks: Mapping[str, Task]) -> Task:

@@ -42,7 +42,13 @@ def begin(arguments: list[str]) -> Path:
     die_with_parent(parent)
     os.set_inheritable(lock, False)  # programs started by the stage must not hold the workflow's folder
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    know_own_modules()
     return folder
+
+
+def know_own_modules() -> None:
+    """Let modules in the working folder be found (a calculator of the user's), but hide none of Python's."""
+    sys.path.append(os.getcwd())
 
 
 def guarded(folder: Path, work: Callable[[], None]) -> int:
@@ -73,6 +79,7 @@ def finish(folder: Path, run: Callable[[Any, Any], dict[str, Any]]) -> None:
         run: Takes the stage's module and its options, returns its result.
     """
     from lamkit import config, console
+    from lamkit.files import flush
     from lamkit.workflow import folder as stage_folder
     from lamkit.workflow.identity import RESUME
     from lamkit.workflow.task import load_stage
@@ -91,6 +98,7 @@ def finish(folder: Path, run: Callable[[Any, Any], dict[str, Any]]) -> None:
         "seconds": round(time.monotonic() - start, 3),
         "files": stage_folder.list_products(folder),
     }
+    flush(folder / stage_folder.STAGE)
     stage_folder.write_json(folder / stage_folder.PRODUCTS, proof)
 
 

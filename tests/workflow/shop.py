@@ -119,18 +119,20 @@ class Shop:
         self.write(text.replace(old, new))
 
     def start(self, *arguments: str, here: bool = False) -> subprocess.Popen[str]:
-        """Start the command line, with the stages of the tests; ``here``: with the real ones, and files of home."""
+        """Start the command line, with the stages of the tests; ``here``: with the real ones."""
         command = [sys.executable, *(("-m", "lamkit") if here else (str(HERE / "drive.py"),)), *arguments]
         environment = {
             **os.environ,
-            "PYTHONPATH": os.pathsep.join(map(str, [self.home if here else HERE, REPO])),
+            "PYTHONPATH": os.pathsep.join(map(str, [REPO] if here else [HERE, REPO])),
         }
         return subprocess.Popen(
             command, cwd=self.home, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
 
     def start_run(self, *flags: str) -> subprocess.Popen[str]:
-        return self.start("run", "flow.yaml", "--out", "out", *flags)
+        """Start the workflow, one stage after the other unless ``flags`` say otherwise."""
+        one = () if "--jobs" in flags else ("--jobs", "1")
+        return self.start("run", "flow.yaml", "--out", "out", *one, *flags)
 
     def run(self, *flags: str, code: int = 0) -> str:
         """Run the workflow; returns what was said on stderr."""

@@ -209,6 +209,33 @@ def test_labels_and_training_through_slurm_survive_a_cancelled_job_and_a_killed_
     assert "nothing to do" in shop.start("run", "flow.yaml", "--out", "out", here=True).communicate()[1]
 
 
+@pytest.mark.slow
+def test_a_training_whose_job_is_cancelled_goes_on_from_its_checkpoint(
+    scheduler: slurm.Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop, far = Shop(tmp_path), tmp_path / "far"
+    text = TRAINING.replace("max_steps: 4", "max_steps: 3000").replace("save_every: 2", "save_every: 20")
+    shop.write(
+        text.replace("valid_every: 2", "valid_every: 500").replace("slow_emt:slow", "ase.calculators.emt:EMT")
+    )
+    copper(tmp_path, 8)
+    far.mkdir()
+    text = (SLURM % far).replace("forward: [slow_emt.py]\n", "stages: {train: }\n")
+    (tmp_path / "cluster.yaml").write_text(text)
+    run = shop.start("run", "flow.yaml", "--out", "out", "--on", "cluster.yaml", here=True)
+    wait_for(lambda: list(far.glob("*/*/out/checkpoints/last/state.json")), 200)
+    (job,) = scheduler.jobs("R")
+    scheduler.cancel(job)
+    wait_for(lambda: scheduler.jobs() and job not in scheduler.jobs(), 60)
+    _, said = run.communicate(timeout=400)
+    assert run.returncode == 0, said
+    log = (shop.out / "train" / "train.log").read_text()
+    assert "resum" in log.lower() or "go on" in log.lower() or "goes on" in log.lower(), log
+    assert "was lost by the scheduler; sent again" in (shop.out / "train" / "stage.log").read_text()
+    state = json.loads((shop.out / "train" / "checkpoints" / "last" / "state.json").read_text())
+    assert state["step"] == 3000
+
+
 # Schedulers that cannot be installed here, played by scripts with the words of the real ones.
 STAND_INS = {
     "PBS": {

@@ -20,6 +20,7 @@ def outcomes(answer: str) -> dict[str, str]:
 
 
 def run_json(shop: Shop, *flags: str, code: int = 0) -> dict[str, str]:
+    flags = ("--jobs", "1", *flags)
     return outcomes(shop.verb("run", "flow.yaml", "--out", "out", "--json", *flags, code=code)[0])
 
 
