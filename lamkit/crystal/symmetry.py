@@ -115,17 +115,25 @@ def _places(
     Raises:
         UserError: there is none.
     """
-    difference = moved[:, None] - scaled[None]
+    from scipy.spatial import cKDTree
+
+    _, places = cKDTree(_wrapped(scaled), boxsize=1.0).query(_wrapped(moved))
+    difference = moved - scaled[places]
     difference -= np.round(difference)
-    distances = np.linalg.norm(difference @ cell, axis=2)
-    places = distances.argmin(axis=1)
-    worst = distances[np.arange(len(moved)), places].max() if len(moved) else 0.0
+    worst = float(np.linalg.norm(difference @ cell, axis=1).max()) if len(moved) else 0.0
     if worst > 10 * symprec or (one_to_one and len(np.unique(places)) != len(moved)):
         raise UserError(
             f"an operation of the space group moves one of the chosen sites to where none of them is "
             f"(off by {worst:.3g} Å); choose all sites that are equal by symmetry, or change symprec"
         )
     return places
+
+
+def _wrapped(scaled: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Into [0, 1), the upper end left out also after rounding."""
+    inside = scaled - np.floor(scaled)
+    inside[inside >= 1.0] = 0.0
+    return inside
 
 
 def operations(
