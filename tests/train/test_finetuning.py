@@ -36,8 +36,7 @@ def rows(out, step):
     return {row[1]: row for row in lines if int(row[0]) == step}
 
 
-def test_training_that_does_harm_returns_the_start_with_its_reference_refitted(base, tmp_path, caplog):
-    """And step 0 is the base model plus the shift of the reference, nothing else."""
+def test_training_that_does_harm_returns_the_start_with_its_reference_refitted(base, tmp_path):
     data = make_dataset(tmp_path / "cu", ["Cu"], 24, seed=1, shift=7.0)
     train = {**SHORT, "learning_rate": 3.0, "warmup_steps": 0, "ema": 0.0, "max_steps": 40, "patience": 2}
     result = tuned(base, tmp_path / "tuned", head="cu", data=str(data), train=train, retention=0)
@@ -49,11 +48,6 @@ def test_training_that_does_harm_returns_the_start_with_its_reference_refitted(b
     for name, value in start.weights.items():
         np.testing.assert_array_equal(best.weights[name], value, err_msg=name)
     assert best.references["cu"][29] - start.references["cu"][29] == pytest.approx(7.0, abs=0.5)
-    # the same frames with the base model alone: forces as at step 0, energies after the shift of rebias as well
-    moved = rebias.run(rebias.Options(checkpoint=str(base), head="cu", data=str(data)), tmp_path / "rebias")
-    assert moved["reference"]["Cu"] == pytest.approx(best.references["cu"][29], abs=1e-6)
-    assert moved["energy_rmse_before"] == pytest.approx(7.0, abs=0.5)
-    assert moved["energy_rmse_after"] < 0.1 * moved["energy_rmse_before"]
 
 
 def test_step_zero_is_the_base_model_plus_the_shift_of_its_reference(base, tmp_path):
@@ -78,7 +72,8 @@ def test_step_zero_is_the_base_model_plus_the_shift_of_its_reference(base, tmp_p
     assert kept["forces_rmse_after"] == kept["forces_rmse_before"]
 
 
-def test_several_heads_at_once_with_old_ones_replayed_on_their_own_labels(base, emt_data, tmp_path, caplog):
+@pytest.mark.slow
+def test_several_heads_at_once_with_old_ones_replayed_on_their_own_labels(base, emt_data, tmp_path):
     gold = make_dataset(tmp_path / "gold", ["Au"], 8, seed=5)
     replay = {"n_frames": 8, "temperatures": [300.0], "probability": 0.4}
     result = tuned(
@@ -102,6 +97,7 @@ def test_several_heads_at_once_with_old_ones_replayed_on_their_own_labels(base, 
     assert json.loads((tmp_path / "tuned" / "result.json").read_text())["retention"] == table
 
 
+@pytest.mark.slow
 def test_without_data_an_old_head_is_watched_on_its_own_labels(base, emt_data, tmp_path):
     """As for a checkpoint from elsewhere, whose data are not on this machine."""
     import shutil
