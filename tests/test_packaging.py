@@ -115,3 +115,9 @@ def test_editable_install_sees_a_new_file_at_once(repo, tmp_path):
         files = [n for n in archive.namelist() if ".dist-info/" not in n]
         assert [Path(name).suffix for name in files] == [".pth"]
         assert archive.read(files[0]).decode().strip() == str(repo)
+
+
+def test_every_test_module_has_a_name_of_its_own(repo):
+    """Two of one name cannot be collected together."""
+    names = [path.name for path in (repo / "tests").rglob("test_*.py")]
+    assert len(names) == len(set(names))
