@@ -53,9 +53,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     args.resume = False  # done in one go
     out = run_folder(args, "lamkit-generate")
+    size, files = _size_and_files(args.supercell or [])
     given = {
-        "structures": args.structures or None,
-        "supercell": args.supercell,
+        "structures": [*args.structures, *files] or None,
+        "supercell": size or None,
         "sites": _pairs("--site", args.site),
         "vacancies": _counts("--vacancy", args.vacancy),
         "substitutions": _counts("--substitute", args.substitute),
@@ -69,6 +70,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "format": "poscar" if args.poscar else None,
     }
     return generate.run(options(generate.Options, args, out, given), out)
+
+
+def _size_and_files(words: Sequence[str]) -> tuple[list[int], list[str]]:
+    """Numbers, and what stands behind them: in ``--supercell 2 2 2 POSCAR`` the parser cannot tell these apart."""
+    n = next((i for i, word in enumerate(words) if not word.lstrip("-").isdecimal()), len(words))
+    return [int(word) for word in words[:n]], list(words[n:])
 
 
 def _pairs(flag: str, texts: Sequence[str] | None) -> dict[str, str] | None:

@@ -103,8 +103,8 @@ def test_too_many_arrangements_are_drawn_at_random(cubic, tmp_path):
 def test_strains_vacancies_and_poscars_by_the_command_line(cubic, tmp_path, capsys):
     out = tmp_path / "out"
     code = main(
-        ["generate", str(cubic), "--supercell", "2", "2", "2", "--vacancy", "O=1", "--substitute", "Ti:Zr=1",
-         "--strain=-0.02,0.02", "--poscar", "--out", str(out), "-q"]
+        ["generate", "--vacancy", "O=1", "--substitute", "Ti:Zr=1", "--strain=-0.02,0.02", "--poscar",
+         "--out", str(out), "-q", "--supercell", "2", "2", "2", str(cubic)]
     )  # fmt: skip
     assert code == 0
     files = sorted((out / "poscar").iterdir())
