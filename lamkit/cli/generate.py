@@ -25,9 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("structures", nargs="*", metavar="FILE", help="POSCAR, CIF, any file that ASE reads, or data sets")
     add("--config", metavar="YAML", help="YAML file (keys: lamkit schema generate)")
-    add(
-        "--supercell", type=int, nargs="+", metavar="N", help="three repeats, or the nine numbers of a matrix"
-    )
+    add("--supercell", nargs="+", metavar="N", help="three repeats, or the nine numbers of a matrix")
     add("--site", action="append", metavar="SITE=FORMULA", help="species on a site, for example Ba=Ba4Na2Bi2")
     add("--vacancy", action="append", metavar="ELEMENT=N", help="take N atoms of the supercell out")
     add("--substitute", action="append", metavar="OLD:NEW=N", help="replace N atoms of the supercell")
@@ -48,11 +46,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Run the verb."""
-    from lamkit.cli.stages import numbers, options, run_folder
+    from pathlib import Path
+
+    from lamkit.cli.stages import numbers, options
+    from lamkit.errors import UserError
     from lamkit.stages import generate
 
     args.resume = False  # done in one go
-    out = run_folder(args, "lamkit-generate")
+    out = Path(args.out or "lamkit-generate")
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise UserError(f"{out}: already exists; --out DIR names another folder")
     size, files = _size_and_files(args.supercell or [])
     given = {
         "structures": [*args.structures, *files] or None,
