@@ -17,7 +17,7 @@ from lamkit.report.runs import read_json
 
 JOURNAL, LOOP = "journal.jsonl", "loop"
 WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 168, 58, 22, 40, 8  # px
-PER_ROW = 6  # boxes beside each other; more of one depth go into further rows
+PER_ROW = 5  # boxes beside each other; more of one depth go into further rows
 COLORS = {"done": "#009e73", "failed": "#d55e00", "not over": "#8a92a3", "this page": "#8a92a3"}
 LETTER = 6.4  # px, of the label's font
 
@@ -98,7 +98,8 @@ def svg(boxes: dict[str, Box]) -> str:
         max(x for x, _ in places.values()) + WIDTH + GAP_X + MARGIN
     )  # arrows may take the gap on the right
     height = max(y for _, y in places.values()) + HEIGHT + MARGIN
-    lines = [_arrow(places[a], places[b]) for a, b in graph.edges]
+    # an arrow that only shortens a way that is drawn already tells nothing
+    lines = [_arrow(places[a], places[b]) for a, b in sorted(nx.transitive_reduction(graph).edges)]
     drawn = [_box(box, places[key], longest) for key, box in boxes.items()]
     return (
         f'<div class="scroll"><svg xmlns="http://www.w3.org/2000/svg" role="img" width="{width:.0f}" '

@@ -22,7 +22,8 @@ def section(root: Path, own: Path) -> str:
         return ""
     note = (
         "Each box is a stage with its wall time, the bar compares it with the longest one; arrows go to the stages "
-        "that read its products. Boxes with a broken frame are the stages of a loop, all rounds together."
+        "that read its products (not where a longer way leads there too). Boxes with a broken frame are the stages "
+        "of a loop, all rounds together."
     )
     total = sum(box.seconds for box in boxes.values())
     parts = [graph.svg(boxes), html.paragraph(f"{note} All stages together: {duration(total)}.", note=True)]
