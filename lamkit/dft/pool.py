@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -66,8 +67,9 @@ def run_local(folders: Iterable[Path], *, jobs: int, timeout: float | None = Non
 
 def _start(folder: Path) -> _Running:
     stop_leftover(folder)
+    setpriv = shutil.which("setpriv")  # of Linux: should we be killed, the task gets a signal, too
     process = subprocess.Popen(
-        ["sh", "run.sh"],
+        [*([setpriv, "--pdeathsig", "TERM"] if setpriv else []), "sh", "run.sh"],
         cwd=folder,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

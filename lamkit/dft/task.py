@@ -35,6 +35,7 @@ TASK, STARTS, EXIT_CODE, RESULT, LOG = "task.json", "starts", "exit_code", "resu
 NOT_STARTED = ("126", "127")  # what shells return for a command that is not there or not executable
 TIMEOUT = "timeout"  # in place of a number in EXIT_CODE
 MOVED = 2e-3  # Å; outputs print positions with few digits
+KILLS = 3  # starts beyond the attempts that may end without any end, as by a power cut
 WORDS = 200  # characters of a program's last words
 
 
@@ -63,9 +64,12 @@ def _script(program: Program) -> str:
 # Computes one frame; LAMKit reads what comes of it.
 rm -f {EXIT_CODE}
 echo started >> {STARTS}
+# Stopped from outside: this start does not count, and nothing of the group goes on.
+trap 'sed "\\$d" {STARTS} > {STARTS}.tmp; mv {STARTS}.tmp {STARTS}; kill -9 0' TERM
 (
 {lines}
-) > {LOG} 2>&1
+) > {LOG} 2>&1 &
+wait $!
 echo $? > {EXIT_CODE}.tmp
 mv {EXIT_CODE}.tmp {EXIT_CODE}
 """
@@ -108,7 +112,7 @@ def has_to_run(folder: Path, program: Program, attempts: int) -> bool:
     if state(folder) == "over":
         return False
     n = starts(folder)
-    if n < attempts:
+    if n < attempts + KILLS:
         return True
     _give_up(folder, f"was started {n} times and never came to its end")
     return False

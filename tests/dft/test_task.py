@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -191,25 +194,55 @@ def test_stopping_stops_the_program_and_does_not_count_as_a_start(frame, tmp_pat
     assert task.has_to_run(folder, program, attempts=1)
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc")
-def test_a_program_that_outlived_a_killed_run_is_stopped_before_its_task_starts_again(frame, tmp_path):
-    program, folder = Spring("echo $$ > mine; sleep 60"), tmp_path / "t"
-    task.prepare(frame, program, folder)
-    import subprocess
-    import sys
-
+def killed_while_running(folder: Path, path: str) -> int:
+    """Start a task from a process of its own and kill that; returns the id of the task's program."""
     code = "import sys; from pathlib import Path; from lamkit.dft.pool import run_local\n"
     code += "list(run_local([Path(sys.argv[1])], jobs=1))"
-    ours = subprocess.Popen([sys.executable, "-c", code, str(folder)])
+    command = [sys.executable, "-c", code, str(folder)]
+    ours = subprocess.Popen(command, env={**os.environ, "PATH": path})
     while not (folder / "mine").is_file() or not (folder / "pid").is_file():
         time.sleep(0.02)
     ours.kill()
     ours.wait()
-    pid = int((folder / "mine").read_text())
+    return int((folder / "mine").read_text())
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv (Linux)")
+def test_a_killed_run_takes_its_programs_with_it_and_the_start_does_not_count(frame, tmp_path):
+    program, folder = Spring("echo $$ > mine; sleep 60"), tmp_path / "t"
+    task.prepare(frame, program, folder)
+    pid = killed_while_running(folder, os.environ["PATH"])
+    for _ in range(100):
+        if not alive(pid):
+            break
+        time.sleep(0.05)
+    assert not alive(pid)
+    assert task.starts(folder) == 0
+    assert task.state(folder) == "prepared"
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc")
+def test_a_program_that_outlived_a_killed_run_is_stopped_before_its_task_starts_again(frame, tmp_path):
+    program, folder = Spring("echo $$ > mine; sleep 60"), tmp_path / "t"
+    task.prepare(frame, program, folder)
+    (tmp_path / "bin").mkdir()
+    for name in ("sh", "rm", "sleep", "cp", "touch", "mv"):  # all but setpriv
+        (tmp_path / "bin" / name).symlink_to(shutil.which(name))
+    pid = killed_while_running(folder, str(tmp_path / "bin"))
     assert alive(pid)
     (folder / "run.sh").write_text("echo 0 > exit_code\n")
     run(folder)
     assert not alive(pid)
+
+
+def test_a_task_that_never_comes_to_its_end_is_given_up(frame, tmp_path):
+    program, folder = Spring(), tmp_path / "t"
+    task.prepare(frame, program, folder)
+    (folder / task.STARTS).write_text("started\n" * 4)
+    assert task.has_to_run(folder, program, attempts=2)
+    (folder / task.STARTS).write_text("started\n" * 5)
+    assert not task.has_to_run(folder, program, attempts=2)
+    assert "started 5 times" in task.load(folder).reason
 
 
 def test_tasks_are_taken_only_as_there_is_room(frame, tmp_path):
