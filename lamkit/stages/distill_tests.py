@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lamkit.console import log
 from lamkit.data.frame import Frame
 from lamkit.stages import explore, guards, label, parts
@@ -49,16 +51,14 @@ class Tests:
         return folder / "label"
 
     def _threshold(self) -> float:
-        from lamkit.metrics import ErrorSums
-
         if self.o.criterion.forces_rmse is not None:
             return self.o.criterion.forces_rmse
-        sums = ErrorSums()
+        squares, count = 0.0, 0
         for i in range(len(self.heldout)):
-            frame = self.heldout.frame(i)
-            assert frame.forces is not None
-            sums.add(len(frame), forces_pred=frame.forces, forces_true=frame.forces)
-        return float(self.o.criterion.fraction * sums.result()["forces_rms_target"])
+            forces = self.heldout.frame(i).forces
+            assert forces is not None
+            squares, count = squares + float(np.square(forces).sum()), count + forces.size
+        return float(self.o.criterion.fraction * np.sqrt(squares / count))
 
     def of(self, student: Path, folder: Path) -> dict[str, Any]:
         """Errors of a student on the held-out frames, and what the guards say.

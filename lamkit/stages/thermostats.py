@@ -123,7 +123,8 @@ def retarget(running: Any, temperature: float, pressure: float, *, chain_scale: 
         running.temp = units.kB * temperature
         running.target_kinetic_energy = 0.5 * running.temp * running.ndof
     else:
-        for owner in (running, running._thermostat, getattr(running, "_barostat", None)):
+        owners: list[Any] = [running, running._thermostat, getattr(running, "_barostat", None)]
+        for owner in owners:
             if hasattr(owner, "_kT"):
                 owner._kT = units.kB * temperature * chain_scale
         if hasattr(running, "_pressure_au"):
