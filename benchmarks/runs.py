@@ -20,7 +20,9 @@ from typing import Any
 
 import numpy as np
 
-PER_RUN = ("seed", "learning_rate", "max_steps", "max_minutes", "warmup_steps", "valid_every", "save_every")
+PER_RUN = (
+    "seed", "learning_rate", "max_steps", "max_minutes", "warmup_steps", "valid_every", "save_every", "patience",
+)  # fmt: skip
 
 
 def run(
