@@ -128,6 +128,7 @@ def run(options: Options, out: Path) -> dict[str, Any]:
     log.info("%s", summary(rows))
     if dropped:
         log.warning("left out: %s", ", ".join(f"{n} ({reason})" for reason, n in dropped.items()))
+    log.info("%d structures in %s and %s", n_frames, files, out / "data")
     return parts.finish(
         out,
         {

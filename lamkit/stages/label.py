@@ -203,6 +203,7 @@ def gather(
     failures = [f for path in chunks for f in parts.load_notes(path)["failed"]]
     check_failures(failures, n_frames, max_failed, labeller)
     n_labelled = write_data(frames_of(chunks), out / "data", labeller, f"labelled by {labeller.name}")
+    log.info("%d frames labelled by %s, %d left out", n_labelled, labeller.name, len(failures))
     return {
         "data": str(out / "data"),
         "n_frames": n_labelled,
