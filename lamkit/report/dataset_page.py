@@ -52,6 +52,20 @@ def page(account: Account, title: str) -> str:
     return html.page(heading, f"{content['path']} · LAMKit {__version__}", [p for p in parts if p.body])
 
 
+def details(content: dict[str, Any]) -> str:
+    """What ``report.json`` alone tells, for the page of a whole workflow; empty for one without statistics."""
+    if "statistics" not in content or "files" not in content:
+        return ""
+    parts = {
+        "Files": _files(content),
+        "Level of theory": _level(content),
+        "Elements": _elements(content),
+        "Reference energies": _reference(content),
+        "Neighbours": _neighbors(content),
+    }
+    return "".join(html.heading(title) + body for title, body in parts.items() if body)
+
+
 def _audited(content: dict[str, Any]) -> bool:
     """Whether the frames were looked at where they are, and nothing was left out."""
     return "ok" in content

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lamkit.console import duration
-from lamkit.report import html, plots
+from lamkit.report import dataset_page, html, plots
 from lamkit.report.plots import Curve
 from lamkit.report.retention import retention
 from lamkit.report.runs import ENERGY, FORCES, Data, Distillation, Evaluation, Training
@@ -58,6 +58,8 @@ def data(sets: Sequence[Data]) -> str:
         if isinstance(reasons, Mapping) and reasons:
             parts.append(html.heading(f"Dropped from {_data_name(d)}"))
             parts.append(html.bullets([f"{count(n)} × {reason}" for reason, n in reasons.items()]))
+    told = ((d, dataset_page.details(d.report)) for d in sets)
+    parts += [html.folded(f"{_data_name(d)}: files, elements, energies", text) for d, text in told if text]
     return "".join(parts)
 
 
