@@ -25,9 +25,10 @@ WAYS = ("naive", "real", "replay", "lora")
 
 def tests(args: argparse.Namespace) -> dict[str, Path]:
     """What every model is tested on, beside the new head."""
-    names = (*OLD, *UNSEEN.values())
+    old = args.old.split(",")
+    names = (*old, *UNSEEN.values())
     parts = sets.prepare(names, args.shared, args.out)
-    return {n: parts[n] / "test" for n in OLD} | {label: parts[n] / "test" for label, n in UNSEEN.items()}
+    return {n: parts[n] / "test" for n in old} | {label: parts[n] / "test" for label, n in UNSEEN.items()}
 
 
 def options(way: str, name: str, seed: int, steps: int, args: argparse.Namespace) -> dict:
@@ -43,11 +44,11 @@ def options(way: str, name: str, seed: int, steps: int, args: argparse.Namespace
     }  # fmt: skip
     if way == "lora":
         train["tune"] = {"lora": 4}
-    old = {n: str(parts / n) for n in OLD}
+    old = {n: str(parts / n) for n in args.old.split(",")}
     if way == "real":
-        found["replay"] = {"heads": list(OLD), "data": old}
+        found["replay"] = {"heads": list(old), "data": old}
     if way == "replay":
-        found["replay"] = {"heads": list(OLD), "structures": {n: f"{p}/train" for n, p in old.items()}}
+        found["replay"] = {"heads": list(old), "structures": {n: f"{p}/train" for n, p in old.items()}}
     return found
 
 
@@ -83,7 +84,7 @@ def table(name: str, args: argparse.Namespace) -> list[str]:
 
     cells = [runs.spread([force(e, name) for e in after[way]]) for way in ways]
     lines.append(f"| {name} (new), meV/Å | {force(start, name):.0f} | {' | '.join(cells)} |")
-    for labels, words in ((OLD, "old heads"), (tuple(UNSEEN), "unseen sets")):
+    for labels, words in ((tuple(args.old.split(",")), "old heads"), (tuple(UNSEEN), "unseen sets")):
         ratios = {
             (way, label): [force(e, label) / force(start, label) for e in after[way]]
             for way in ways
@@ -106,6 +107,7 @@ def main() -> None:
         argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     )
     parser.add_argument("--new", default="bpa", help="sets of data_saved.py to fine-tune on")
+    parser.add_argument("--old", default=",".join(OLD), help="heads that train along and are tested")
     parser.add_argument("--frames", type=int, default=100)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--rate", type=float, default=0.001)

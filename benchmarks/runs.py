@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -43,7 +44,7 @@ def run(
         share: take compiled graphs from, and leave them to, runs of the same signature.
 
     Returns:
-        ``result`` of the stage, ``errors`` per head of ``tests``, ``cpu_seconds``.
+        ``result`` of the stage, ``errors`` per head of ``tests``.
     """
     done = folder / "benchmark.json"
     if done.exists():
@@ -51,19 +52,40 @@ def run(
     spec = {
         "verb": verb, "options": dict(options), "tests": {k: str(v) for k, v in tests.items()}, "out": str(folder),
     }  # fmt: skip
-    environment = dict(os.environ)
-    if share and (name := signature(spec)):
-        environment |= {
-            "MS_COMPILER_CACHE_ENABLE": "1",
-            "MS_COMPILER_CACHE_PATH": str((folder.parent / "compiled" / name).resolve()),
-        }
     began = time.monotonic()
-    subprocess.run(["rm", "-rf", str(folder)], check=True)  # what a killed run left
-    command = [sys.executable, str(Path(__file__).resolve()), json.dumps(spec)]
-    subprocess.run(command, check=True, env=environment)
+    shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
+    if share and (name := signature(spec)):
+        _process([spec, {**spec, "verb": "evaluate"}], folder.parent / "compiled" / name)
+    else:
+        _process([spec], None)
+        _process([{**spec, "verb": "evaluate"}], folder.parent / "compiled" / _tested(folder, spec))
     result = json.loads(done.read_text())
     print(f"{folder.name}: {time.monotonic() - began:.0f} s, {brief(result)}", flush=True)
     return result
+
+
+def _process(specs: Sequence[Mapping[str, Any]], compiled: Path | None) -> None:
+    """Perform ``specs`` in one new process; its graphs are kept in ``compiled``, which is complete or not there."""
+    environment, fresh = dict(os.environ), None
+    if compiled is not None:
+        fresh = None if compiled.exists() else compiled.with_name(f"{compiled.name}.{os.getpid()}")
+        path = str((fresh or compiled).resolve())
+        environment |= {"MS_COMPILER_CACHE_ENABLE": "1", "MS_COMPILER_CACHE_PATH": path}
+    subprocess.run(
+        [sys.executable, str(Path(__file__).resolve()), json.dumps(specs)], check=True, env=environment
+    )
+    if fresh is not None and compiled is not None and fresh.exists() and not compiled.exists():
+        fresh.rename(compiled)
+
+
+def _tested(folder: Path, spec: Mapping[str, Any]) -> str:
+    """A name for all graphs that the evaluation of a finished run will compile."""
+    from lamkit import config
+    from lamkit.train import checkpoint
+
+    model = checkpoint.read(folder)
+    facts = [config.dump(model.trunk), len(model.heads), spec["tests"]]
+    return "tests-" + hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()[:16]
 
 
 def brief(result: Mapping[str, Any]) -> str:
@@ -110,20 +132,22 @@ def signature(spec: Mapping[str, Any]) -> str | None:
 
 
 def perform(spec: Mapping[str, Any]) -> None:
-    """One run, in this process."""
+    """Train, or evaluate what was trained, in this process."""
     from lamkit import config, console
     from lamkit.stages import evaluate, finetune, pretrain
 
     console.setup(-1)
-    stage = {"pretrain": pretrain, "finetune": finetune}[spec["verb"]]
     out = Path(spec["out"])
-    result = stage.run(config.parse(stage.Options, spec["options"], origin="benchmark"), out)
+    if spec["verb"] != "evaluate":
+        stage = {"pretrain": pretrain, "finetune": finetune}[spec["verb"]]
+        stage.run(config.parse(stage.Options, spec["options"], origin="benchmark"), out)
+        return
     errors = {
         label: evaluate.run(evaluate.Options(model=str(out), data={head: path}, part="all"), None)[head]
         for label, path in spec["tests"].items()
         for head in [label.partition("@")[0]]
     }
-    done = {"result": result, "errors": errors, "cpu_seconds": time.process_time()}
+    done = {"result": json.loads((out / "result.json").read_text()), "errors": errors}
     temporary = out / "benchmark.part"
     temporary.write_text(json.dumps(done, indent=1))
     temporary.rename(out / "benchmark.json")
@@ -143,4 +167,5 @@ def geometric(values: Sequence[float]) -> float:
 
 
 if __name__ == "__main__":
-    perform(json.loads(sys.argv[1]))
+    for one in json.loads(sys.argv[1]):
+        perform(one)
