@@ -72,6 +72,8 @@ def run(options: Options, out: Path) -> dict[str, Any]:
     path = options.checkpoint or sources.default_checkpoint("lamkit-pretrain")
     start = checkpoint.read(path)
     targets = _targets(options, out)
+    if options.replay is not None:
+        replaying.check(start, options.replay, targets)  # before anything takes long
     start, new = with_rows(start, [e for t in targets for e in t.elements])
     for task in targets:
         beginning.warn(start, task, new, options.train.tune)

@@ -67,15 +67,9 @@ def tasks(
         device: where own labels are made.
 
     Raises:
-        UserError: an unknown head, or one that was asked for by name without any structure for it.
+        UserError: a head that was asked for by name without any structure for it.
     """
-    names = {t.name for t in targets}
-    known = [h for h in start.heads if h not in names]
-    for name in (*(replay.heads or ()), *replay.data, *replay.structures):
-        if name not in known:
-            raise UserError(
-                f"replay: '{name}' is no old head of {start.path}.{suggest(name, known)} It has: {', '.join(known)}"
-            )
+    known = check(start, replay, targets)
     found = []
     for head in replay.heads or known:
         path = replay.data.get(head) or _own_labels(start, head, replay, targets, out, train.seed, device)
@@ -89,6 +83,22 @@ def tasks(
         else:
             log.warning("replay: no structures for head %s, which may be forgotten", head)
     return found
+
+
+def check(start: Checkpoint, replay: Replay, targets: Sequence[Task]) -> list[str]:
+    """The old heads.
+
+    Raises:
+        UserError: one is named that is none.
+    """
+    names = {t.name for t in targets}
+    known = [h for h in start.heads if h not in names]
+    for name in (*(replay.heads or ()), *replay.data, *replay.structures):
+        if name not in known:
+            raise UserError(
+                f"replay: '{name}' is no old head of {start.path}.{suggest(name, known)} It has: {', '.join(known)}"
+            )
+    return known
 
 
 def _task(start: Checkpoint, head: str, path: str | Path, train: TrainConfig) -> Task:

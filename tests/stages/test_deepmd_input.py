@@ -232,6 +232,7 @@ def test_a_data_set_of_our_own_keeps_its_groups_and_a_broken_system_is_an_error(
     assert main(["pretrain", str(file), "--out", str(tmp_path / "run")]) == 2
 
 
+@pytest.mark.slow
 def test_the_command_line_trains_from_an_input_file(systems, tmp_path, capsys):
     file, out = tmp_path / "input.json", tmp_path / "run"
     file.write_text(json.dumps({"_comment": "two levels", **two_tasks(systems)}))
