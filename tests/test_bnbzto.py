@@ -59,6 +59,32 @@ def test_the_command_for_the_labels_makes_the_structures_of_the_workflow(repo, w
         np.testing.assert_array_equal(one.positions, other.positions)
 
 
+def test_the_shipped_labels_are_of_two_of_the_sixteen(repo):
+    """Displaced atoms belong to the nearest sites; the canonical occupation says which arrangement that is."""
+    import ase.io
+    import numpy as np
+
+    from lamkit.crystal import disorder, occupations, symmetry
+
+    parent = disorder.number_parent(ase.io.read(repo / "examples/data/perovskite.vasp"))
+    cell = parent.repeat(2)
+    shared = disorder.find_pools(cell, {"Ba": "Ba4Na2Bi2", "Ti": "Ti7Zr1"}, {}, {})
+    sites, pools = disorder.pools_of(shared)
+    group = symmetry.permutations(cell, disorder.labels(cell, shared), sites)
+    known = [row.tobytes() for row in occupations.enumerate_all(pools, group).occupations]
+    order = [layer.species for layer in occupations.layers(pools)]
+    found = []
+    for atoms in ase.io.read(repo / "examples/data/pbesol_bnbzto.extxyz", ":"):
+        cations = atoms[[s != "O" for s in atoms.get_chemical_symbols()]]
+        apart = cell.get_scaled_positions()[sites][:, None] - cations.get_scaled_positions()[None]
+        nearest = np.linalg.norm(apart - np.round(apart), axis=2).argmin(axis=1)
+        assert len(set(nearest)) == 16
+        symbols = [cations.get_chemical_symbols()[k] for k in nearest]
+        row = np.array([order.index(s) + 1 if s in order else 0 for s in symbols], dtype=np.int8)
+        found.append((atoms.info["group"], known.index(occupations.canonical(pools, group, row).tobytes())))
+    assert set(found) == {("bnbzto-0", 0), ("bnbzto-1", 10)}
+
+
 @pytest.mark.slow
 def test_reduced_it_runs_from_sixteen_structures_to_a_model_for_lammps(workflow, tmp_path):
     flags = [f"--set=stages.{key}={value}" for key, value in REDUCED.items()]
