@@ -51,8 +51,7 @@ def read(root: Path, own: Path | None = None) -> dict[str, Box]:
         return {}
     found: dict[str, Box] = {}
     loops: list[str] = []
-    folders = sorted([*root.glob("*/stage.json"), *root.glob("*/*/*/stage.json")])
-    for note in (path for path in folders if not path.parent.is_symlink()):
+    for note in notes(root):
         facts, folder = read_json(note), note.parent
         place = folder.relative_to(root).parts
         if facts.get("stage") == LOOP:
@@ -72,6 +71,19 @@ def read(root: Path, own: Path | None = None) -> dict[str, Box]:
     for key, box in found.items():
         box.reads = {other for other in box.reads if other in found and other != key}
     return found
+
+
+def notes(root: Path) -> list[Path]:
+    """``stage.json`` of every stage and every round of a loop; not of rounds that the loop has taken back."""
+    inside = (path for path in root.glob("*/*/*/stage.json") if path.parent.parent.name.isdigit())
+    ended = {path.parent: read_json(path).get("n_rounds") for path in root.glob("*/result.json")}
+    rounds = [
+        path
+        for path in inside
+        if int(path.parent.parent.name)
+        <= (ended.get(path.parent.parent.parent) or int(path.parent.parent.name))
+    ]
+    return sorted([*root.glob("*/stage.json"), *rounds])
 
 
 def _key(node: str) -> str:

@@ -51,10 +51,10 @@ def _loop(folder: Path) -> str:
 def _stages(root: Path, own: Path) -> str:
     """Every stage, every round of loops: time, and the reason of a failure."""
     rows = []
-    for note in sorted([*root.glob("*/stage.json"), *root.glob("*/*/*/stage.json")], key=_began):
+    for note in sorted(graph.notes(root), key=_began):
         folder = note.parent
         kind = str(read_json(note).get("stage"))
-        if kind == graph.LOOP or folder.is_symlink() or folder == own:
+        if kind == graph.LOOP or folder == own:
             continue
         proof, error = read_json(folder / "products.json"), read_json(folder / "error.json")
         state = "done" if proof else f"failed: {error['message']}" if error else "not over"
