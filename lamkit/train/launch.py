@@ -182,15 +182,15 @@ class _Team:
             while sum(p.poll() is None for p in self.ranks.values()):  # asks all of them
                 time.sleep(0.1)
                 for rank, process in self.ranks.items():
-                    if process.returncode is not None and process.returncode < 0 and self._signals < 2:
-                        raise LamkitError(self._died(rank, process.returncode))
+                    if process.returncode is not None and process.returncode < 0:
+                        raise self._died(rank, process.returncode)
                 if ended is None and any(p.returncode is not None for p in self.ranks.values()):
                     ended = time.monotonic()
                 if ended is not None and time.monotonic() - ended > GRACE and self._failed() is not None:
                     return
             dead = [(r, p.returncode) for r, p in self.ranks.items() if p.returncode < 0]
-            if dead and self._signals < 2:
-                raise LamkitError(self._died(*dead[0]))
+            if dead:
+                raise self._died(*dead[0])
         finally:
             for number, handler in old.items():
                 signal.signal(number, handler)
@@ -198,13 +198,18 @@ class _Team:
     def _failed(self) -> int | None:
         return next((r for r, p in self.ranks.items() if p.returncode), None)
 
-    def _died(self, rank: int, code: int) -> str:
+    def _died(self, rank: int, code: int) -> LamkitError:
+        """What to raise for a rank that a signal has ended."""
+        if self._signals:  # before its first step, or at the second signal
+            return Interrupted(
+                "the ranks were ended where they were; --resume goes on from the last checkpoint"
+            )
         try:
             name = signal.Signals(-code).name
         except ValueError:
             name = str(code)
         memory = " (out of memory?)" if -code == signal.SIGKILL else ""
-        return (
+        return LamkitError(
             f"rank {rank} died of {name}{memory}; the other ranks were ended. The last checkpoint is whole: go on with "
             f"--resume. Its log: {self.folder / f'rank-{rank}.log' if rank else 'above'}"
         )
