@@ -39,6 +39,10 @@ class Command:
     forward: tuple[str, ...] = ()
 
 
+class JobsLost(LamkitError):
+    """Jobs were lost more often than allowed; nothing of the submission waits or runs any more."""
+
+
 def submit(base: Path, commands: Sequence[Command], common: Sequence[str], place: Place, notes: Path) -> None:
     """Run tasks as jobs and fetch what each packed; going on with jobs that an earlier call left running.
 
@@ -50,9 +54,12 @@ def submit(base: Path, commands: Sequence[Command], common: Sequence[str], place
         notes: Folder for the note about the submission.
 
     Raises:
-        LamkitError: a job was lost more often than allowed, or the scheduler refused it.
+        JobsLost: a job was lost more often than allowed; what the others made is fetched.
+        LamkitError: the scheduler refused or did not answer; jobs may go on, and another call takes them over.
     """
     package = dispatcher()
+    from dpdispatcher.utils.job_status import JobStatus
+
     machine = package.Machine.load_from_dict({**place.machine, "local_root": str(base)})
     submission = package.Submission(
         work_base=".",
@@ -79,7 +86,9 @@ def submit(base: Path, commands: Sequence[Command], common: Sequence[str], place
         finally:
             stop.set()
     except (RuntimeError, OSError) as error:
-        raise LamkitError(_plain(str(error))) from error
+        states = {job.job_state for job in submission.belonging_jobs}
+        over = bool(submission.failed_jobs()) and states <= {JobStatus.finished, JobStatus.failed}
+        raise (JobsLost if over else LamkitError)(_plain(str(error))) from error
 
 
 def _recover(submission: Any) -> None:

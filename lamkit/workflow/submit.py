@@ -28,7 +28,7 @@ from lamkit.files import atomic_write
 from lamkit.workflow import claims, code, hashing
 from lamkit.workflow import folder as stage_folder
 from lamkit.workflow.cluster import WORK, Place, read_cluster
-from lamkit.workflow.dispatch import PACKED, Command, submit
+from lamkit.workflow.dispatch import PACKED, Command, JobsLost, submit
 from lamkit.workflow.worker import begin, finish, guarded
 
 JOB, INPUTS, NAMES, PLAN = "job.json", "inputs.tar", "names.txt", "plan.json"
@@ -65,7 +65,7 @@ def _send(base: Path, plan: dict[str, Any], place: Place) -> None:
     """Run the jobs of a plan.
 
     Raises:
-        LamkitError: one of them was lost too often; what the others made has been fetched.
+        JobsLost: one of them was lost too often; what the others made is kept, the rest can be sent anew.
     """
     python = f"{shlex.quote(place.python)} -m lamkit.workflow.remote"
     command = python if plan["whole"] else f"{python} {NAMES}"
@@ -79,7 +79,7 @@ def _send(base: Path, plan: dict[str, Any], place: Place) -> None:
     except KeyboardInterrupt:
         log.info("the jobs go on without us; the same command fetches them later")
         raise
-    except LamkitError:
+    except JobsLost:
         for name in plan["shards"]:
             _unpack(base / name, base.parent)
         shutil.rmtree(base)

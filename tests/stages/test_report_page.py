@@ -48,6 +48,7 @@ def flow(folder: Path) -> Path:  # noqa: F811
     for k in ("1", "2"):
         note(folder, f"learn/{k}/explore", "explore", ["finetune"], 30)
         note(folder, f"learn/{k}/label", "label", [f"learn/{k}/explore"], 50)
+    note(folder, "learn/3/label", "label", [], 999)  # of an earlier run with a larger budget
     write_json(folder / "learn" / "stage.json", {"id": "learn", "stage": "loop"})
     rounds = [{"round": 1, "label.n": 5.0}, {"round": 2, "label.n": 2.0}]
     ended = {"n_rounds": 2, "seconds": 160, "ended": "${label}.n < 3 after round 2", "rounds": rounds}

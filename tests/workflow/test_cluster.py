@@ -329,3 +329,20 @@ def test_files_travel_by_ssh_and_come_back(away: Shop, ssh: dict[str, object]) -
     assert "wheel: done" in said
     assert times(away) == {f"part-{k}": 1 for k in range(6)}
     assert (away.out / "wheel" / "product.txt").read_text() == ",".join(f"part-{k}!" for k in range(6))
+
+
+@pytest.mark.slow
+def test_a_job_that_is_lost_again_and_again_is_given_up_and_sent_anew_by_the_next_run(away: Shop) -> None:
+    away.edit("n: 6,", "n: 6, pause: 0.3,")
+    # each time the shell that runs part 4's job is killed, which looks like a node that fails
+    poison = 'prepend_script: ["grep -q part-4 */names.txt && test ! -e %s && kill -9 $$"]' % (
+        away.home / "mended"
+    )
+    text = (away.home / "cluster.yaml").read_text().replace("resources: {", "resources: {" + poison + ", ")
+    (away.home / "cluster.yaml").write_text(text.replace("group_size: 3", "group_size: 6"))
+    said = away.run("--on", "cluster.yaml", code=1)
+    assert "failed 2 times" in said
+    assert away.diary() == []
+    (away.home / "mended").touch()
+    away.run("--on", "cluster.yaml")
+    assert times(away) == {f"part-{k}": 1 for k in range(6)}
