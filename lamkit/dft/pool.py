@@ -92,13 +92,16 @@ def _is_over(one: _Running, timeout: float | None) -> bool:
 
 
 def _stop(one: _Running) -> None:
-    """Stop a task that is to run again later: this start does not count."""
-    _kill(one.process.pid)
-    one.process.wait()
-    (one.folder / PID).unlink(missing_ok=True)
+    """Stop a task that is to run again later: this start does not count.
+
+    That is written down first, because whoever stops us may not wait until we are done here.
+    """
     path = one.folder / STARTS
     if path.is_file() and not (one.folder / EXIT_CODE).is_file():
         atomic_write(path, "".join(path.read_text().splitlines(keepends=True)[:-1]))
+    _kill(one.process.pid)
+    one.process.wait()
+    (one.folder / PID).unlink(missing_ok=True)
 
 
 def stop_leftover(folder: Path) -> None:
