@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from lamkit import presets
+from lamkit.data.dataset import open_dataset
 from lamkit.errors import UserError
 from lamkit.stages import STAGES
 from lamkit.workflow import execute, graph, hashing, spec
@@ -53,6 +55,30 @@ def test_the_quickstart_chains_convert_to_report() -> None:
     firsts = [kinds.index(k) for k in ("convert", "pretrain", "finetune", "distill", "evaluate", "report")]
     assert firsts == sorted(firsts)
     assert graph.nx.ancestors(built, "report") == set(names) - {"report"}
+
+
+@pytest.mark.slow
+def test_concurrent_learning_goes_through_its_rounds(tmp_path: Path) -> None:
+    """Two rounds of a few steps each; every round trains on its own new labels and those of the rounds before."""
+    out = tmp_path / "out"
+    inner = "stages.learn.loop.stages"
+    flags = {
+        "stages.begin.with.train.max_steps": 20,
+        "stages.learn.loop.max_rounds": 2,
+        f"{inner}.explore.with.dynamics": "{steps: 30, save_every: 5}",
+        f"{inner}.select.with.n_frames": 6,
+        f"{inner}.train.with.train.max_steps": 20,
+    }
+    words = [f"--set={key}={value}" for key, value in flags.items()]
+    path = str(presets.find("workflows", "concurrent-learning"))
+    command = [sys.executable, "-m", "lamkit", "run", path, "--out", str(out), *words]
+    subprocess.run(command, check=True, timeout=1500)
+    rounds = [len(open_dataset(out / f"learn/{k}/all_data/data")) for k in (1, 2)]
+    assert rounds[0] == 12 + len(open_dataset(out / "learn/1/new_labels/data"))
+    assert rounds[1] == rounds[0] + len(open_dataset(out / "learn/2/new_labels/data"))
+    result = json.loads((out / "learn/2/test/result.json").read_text())
+    assert result["mine"]["forces_rmse"] > 0
+    assert (out / "report/report.html").is_file()
 
 
 def test_planning_needs_no_mindspore(tmp_path: Path) -> None:
