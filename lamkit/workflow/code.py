@@ -18,8 +18,9 @@ from pathlib import Path
 from lamkit.workflow.hashing import HashCache
 
 PACKAGE = "lamkit"
-# What runs a stage, shows or stops it has no part in its result.
+# What runs a stage, shows or stops it has no part in its result; pages and figures only where they are all of it.
 _NO_PART = ("lamkit.workflow", "lamkit.cli", "lamkit.console", "lamkit.errors", "lamkit.lock")
+_PAGES, _REPORT = "lamkit.report", "lamkit.stages.report"
 _COMPILED = (".c", ".cc", ".cpp", ".cu", ".h", ".hpp")
 _DIGITS = 12
 
@@ -36,10 +37,11 @@ def of(module: str, cache: HashCache) -> dict[str, str]:
 
 def _of(module: str, cache: HashCache) -> dict[str, str]:
     found: dict[str, str] = {}
+    no_part = _NO_PART if module == _REPORT else (*_NO_PART, _PAGES)
     todo = [module]
     while todo:
         name = todo.pop()
-        if name in found or name.startswith(_NO_PART):
+        if name in found or name.startswith(no_part):
             continue
         path = _source(name)
         if path is None:

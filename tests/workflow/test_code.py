@@ -54,4 +54,5 @@ def test_the_network_is_part_of_training_and_not_of_conversion() -> None:
     convert = code.of("lamkit.stages.convert", cache)
     assert "lamkit.data.convert" in convert or "lamkit.data.dataset" in convert
     assert "lamkit.model.trunk" not in convert
-    assert not any(name.startswith(("lamkit.workflow", "lamkit.cli")) for name in convert)
+    assert not any(name.startswith(("lamkit.workflow", "lamkit.cli", "lamkit.report")) for name in convert)
+    assert "lamkit.report.html" in code.of("lamkit.stages.report", cache)
