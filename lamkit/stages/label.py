@@ -284,7 +284,7 @@ def check_failures(failures: list[dict[str, Any]], n_frames: int, allowed: float
     reason, count = Counter(f["reason"] for f in failures).most_common(1)[0]
     raise UserError(
         f"{len(failures)} of {n_frames} frames could not be labelled by {labeller.name}; "
-        f"{count} times: {reason}"
+        f"{count} times: {reason}. The first is frame {failures[0]['frame']} ({failures[0]['where']})"
     )
 
 
