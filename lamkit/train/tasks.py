@@ -22,6 +22,7 @@ from lamkit.data.statistics_file import labels_of
 from lamkit.errors import UserError
 
 FEWEST_TO_SPLIT = 4  # frames; with fewer, all are trained on and none validates
+FEW = 50  # frames up to which single frames are held out where whole groups cannot be
 MIN_SCALE = 1e-4
 
 
@@ -159,9 +160,24 @@ def training_parts(
     if len(whole) < FEWEST_TO_SPLIT:
         log.warning("head %s: %d frames are too few to hold some out for validation", name, len(whole))
         return whole, None
-    dealt = split_indices(
-        whole, {"train": 1 - valid_fraction, "valid": valid_fraction}, by="group", seed=seed
-    )
+    return _dealt(whole, name, valid_fraction, seed)
+
+
+def _dealt(whole: View, name: str, valid_fraction: float, seed: int) -> tuple[View, View | None]:
+    """Training and validation frames by whole groups; by single frames where there are too few groups, said aloud."""
+    shares = {"train": 1 - valid_fraction, "valid": valid_fraction}
+    try:
+        dealt = split_indices(whole, shares, by="group", seed=seed)
+    except UserError as error:
+        if len(whole) > FEW:
+            raise
+        log.warning(
+            "head %s: its %d frames cannot be held out by whole groups (%s); frames are drawn at random, and errors "
+            "on them look better than they are", name, len(whole), error,
+        )  # fmt: skip
+        order = np.random.default_rng([seed, 78]).permutation(len(whole))
+        n_valid = max(1, round(valid_fraction * len(whole)))
+        dealt = {"valid": np.sort(order[:n_valid]), "train": np.sort(order[n_valid:])}
     return whole.subset(dealt["train"]), whole.subset(dealt["valid"]) if len(dealt["valid"]) else None
 
 

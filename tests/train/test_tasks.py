@@ -71,3 +71,23 @@ def test_all_frames_and_any_part_can_be_asked_for(data):
     }
     assert n["train"] + n["valid"] == n["all"] == 30
     assert np.isfinite(open_dataset(data).energies).all()
+
+
+def test_a_handful_of_frames_in_few_groups_still_leaves_some_to_validate_on(tmp_path, caplog, monkeypatch):
+    """Six frames of two trajectories are what fine-tuning begins with; a large set has to be split on purpose."""
+    from dataclasses import replace
+
+    from toy_data import emt_frames
+
+    from lamkit.data.dataset import write_dataset
+    from lamkit.train import tasks
+
+    frames = [replace(f, group=f"g{i % 2}") for i, f in enumerate(emt_frames(["Cu"], 6, 1))]
+    write_dataset(frames, tmp_path / "few")
+    train, valid = tasks.training_parts(tmp_path / "few", "x", "default", 0.1, 0)
+    assert (len(train), len(valid)) == (5, 1)
+    assert not set(train.indices) & set(valid.indices)
+    assert "drawn at random" in caplog.text
+    monkeypatch.setattr(tasks, "FEW", 5)
+    with pytest.raises(UserError, match="leave nothing for valid"):
+        tasks.training_parts(tmp_path / "few", "x", "default", 0.1, 0)
