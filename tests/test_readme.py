@@ -81,6 +81,40 @@ def test_the_pretraining_shown_is_valid(readme):
     assert config.parse(pretrain.Options, yaml.safe_load(text)).train.sampling_exponent == 0.5
 
 
+@pytest.mark.parametrize(
+    ("place", "other"),
+    [
+        ("README.md", "README.zh.md"),
+        ("examples/ase/README.md", "examples/ase/README.zh.md"),
+        ("examples/deepmd/README.md", "examples/deepmd/README.zh.md"),
+    ],
+)
+def test_the_chinese_pages_show_the_same_commands(repo, place, other):
+    ours, theirs = ((repo / path).read_text() for path in (place, other))
+    assert re.findall(r"```(.*?)```", theirs, flags=re.S) == re.findall(r"```(.*?)```", ours, flags=re.S)
+    headings = [len(re.findall(r"^## ", text, flags=re.M)) for text in (ours, theirs)]
+    assert headings[0] == headings[1]
+    for path in re.findall(r"\]\((?!http)([^)#]+)\)", theirs):
+        assert ((repo / other).parent / path).exists(), path
+
+
+def test_the_loop_the_cluster_and_the_dft_shown_are_valid(readme, tmp_path):
+    from lamkit.stages import label
+    from lamkit.workflow import cluster
+
+    shown = {name: text for text in blocks(readme, "yaml") for name in re.findall(r"^# (\w+\.yaml)", text)}
+    for name, text in shown.items():
+        (tmp_path / name).write_text(text)
+    done = subprocess.run(
+        [sys.executable, "-m", "lamkit", "graph", "loop.yaml"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert config.parse(label.Options, {"data": ".", **yaml.safe_load(shown["dft.yaml"])}).cp2k.cutoff == 800
+    (tmp_path / "machine.json").write_text('{"batch_type": "Slurm", "context_type": "LocalContext"}')
+    pytest.importorskip("dpdispatcher")
+    assert cluster.read_cluster(tmp_path / "cluster.yaml").kind_of("finetune") == "train"
+
+
 def test_the_workflow_shown_can_be_planned(readme, tmp_path):
 
     [text] = [b for b in blocks(readme, "yaml") if b.startswith("# flow.yaml")]
