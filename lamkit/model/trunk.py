@@ -291,7 +291,8 @@ class Trunk(nn.Cell):
     def pull(self, d_nodes: Tensor, kept: Any, vectors: Tensor) -> Tensor:
         """Gradient with respect to the edge vectors [n_edges, 3] from that of the final node features."""
         first, trail, edges, cutoff = kept
-        d_edges, d_cutoff = ops.zeros_like(edges), ops.zeros_like(cutoff)
+        # Zeros are constants of the compiled graph, which holds them for good: behind the last layer a row will do.
+        d_edges, d_cutoff = ops.zeros_like(edges[:1] if self.lean else edges), ops.zeros_like(cutoff)
         for k in range(self.depth - 1, -1, -1):
             if self.lean:
                 d_nodes, d_edges, more = self.layers[k].predicted_pull(d_nodes, d_edges, trail[k])
@@ -330,8 +331,9 @@ class Trunk(nn.Cell):
         )
         found = [layer.make_lean(f"packed.{k}", config, dtype) for k, layer in enumerate(self.layers)]
         if config.conservative:
-            # Of each edge: its features in every layer, and in passing gradients and what the geometry takes.
-            others = (config.layers + 4) * width + 6 * config.n_edge_inputs
+            # Of each edge: its features in every layer, in passing gradients and what the geometry takes; twice,
+            # because MindSpore's memory has gaps (measured).
+            others = (2 * config.layers + 7) * width + 6 * config.n_edge_inputs
             predict.share([self.packed_edges, *found], predict.room(), others)
         self.lean = True
 

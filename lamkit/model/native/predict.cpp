@@ -90,14 +90,16 @@ int layer(void** params, int64_t** shapes, Level level) {
   });
 }
 
-// d_messages, d_edges, ends, live, kept, [weights ahead], weights back -> edges, cutoff, nodes
+// d_messages, d_edges (a single row: zero), ends, live, kept, [weights ahead], weights back -> edges, cutoff, nodes
 int layer_pull(void** params, int64_t** shapes, Level level) {
   return guarded([&] {
     Call call{params, shapes};
     Net<T> net;
     P::Pull g{};
     g.d_messages = call.next<T>();
+    const bool zero = call.dim(0) == 1;
     g.d_edges = call.next<T>();
+    if (zero) g.d_edges = nullptr;
     const Gates<T> gates = ends(call, net);
     const long n = live(call, net.M);
     g.kept = kept(call, level);

@@ -123,7 +123,7 @@ class Predict : Layers<T, Act, kCentred> {
   }
 
   struct Pull {
-    const T *d_messages, *d_edges;
+    const T *d_messages, *d_edges;  // d_edges null: zero, as behind the last layer
     Kept<T> kept;
     T *out_edges, *out_cutoff, *out_nodes;
   };
@@ -208,7 +208,7 @@ class Predict : Layers<T, Act, kCentred> {
     T *u = scratch, *du = u + O, *unit = du + O;
     N_::value(y, net.gain, net.shift, u, unit, O);
     const T *q0 = Exchange<T>::at(gates, g.d_messages, m, 0), *q1 = Exchange<T>::at(gates, g.d_messages, m, 1);
-    const T *w0 = gates.weight, *w1 = w0 + O, *d = g.d_edges + m * O, c = gates.cutoff[m];
+    const T *w0 = gates.weight, *w1 = w0 + O, c = gates.cutoff[m];
     T s[2];
     Exchange<T>::gates(gates, m, s);
     const T alpha[2] = {Exchange<T>::dot(u, q0, O), Exchange<T>::dot(u, q1, O)};
@@ -217,8 +217,15 @@ class Predict : Layers<T, Act, kCentred> {
     for (int k = 0; k < 2; k++) p[k] = alpha[k] * c * s[k] * (T(1) - s[k]);
     T* out = g.out_edges + m * O;
     for (long j = 0; j < O; j++) {
-      du[j] = d[j] + c * (s[0] * q0[j] + s[1] * q1[j]);
-      out[j] = d[j] + p[0] * w0[j] + p[1] * w1[j];
+      du[j] = c * (s[0] * q0[j] + s[1] * q1[j]);
+      out[j] = p[0] * w0[j] + p[1] * w1[j];
+    }
+    if (g.d_edges) {
+      const T* d = g.d_edges + m * O;
+      for (long j = 0; j < O; j++) {
+        du[j] += d[j];
+        out[j] += d[j];
+      }
     }
     N_::reverse(y, net.gain, du, dy, unit, O);
   }

@@ -23,7 +23,7 @@ from lamkit.model.native.build import library
 from lamkit.model.native.cells import REALS, operator
 
 # Part of the memory that is free at the start which a prediction may take.
-FREE_PART = 0.75
+FREE_PART = 0.8
 
 
 class _Packed(nn.Cell):
@@ -154,10 +154,11 @@ class Layer(_Packed):
         return messages, after, given
 
     def pull(self, d_messages: Tensor, d_edges: Tensor, kept: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients with respect to edges [M, D], cutoff [M, 1] and nodes [N, D]."""
-        if d_edges.shape[0] <= self.all_rows:
+        """Gradients with respect to edges [M, D], cutoff [M, 1] and nodes [N, D]; ``d_edges`` [1, D] is zero."""
+        n_edges = kept[1].shape[0]
+        if n_edges <= self.all_rows:
             return self.all_pull(d_messages, d_edges, *kept, self.back)
-        if d_edges.shape[0] <= self.half_rows:
+        if n_edges <= self.half_rows:
             return self.half_pull(d_messages, d_edges, *kept, self.ahead, self.back)
         return self.none_pull(d_messages, d_edges, *kept, self.ahead, self.back)
 
