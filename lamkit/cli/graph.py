@@ -30,4 +30,7 @@ def run(args: argparse.Namespace) -> dict[str, object]:
     built = graph.build(source, STAGES)
     if not args.json:
         print((picture.text if args.text else picture.mermaid)(built, source))
-    return {"stages": graph.order(built), "edges": [list(edge) for edge in built.edges]}
+    return {
+        "stages": [node.id for node in picture.shown(built)],
+        "edges": [[arrow.start, arrow.end] for arrow in picture.arrows(built)],
+    }
