@@ -1,0 +1,70 @@
+"""A DeepPot is trained by the same loop as an Orb: it learns, stops, goes on, and starts another one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toy_data import FAST
+
+from lamkit.calculator import LamCalculator
+from lamkit.data.frame import to_atoms
+from lamkit.data.heads import HeadConfig, LevelOfTheory
+from lamkit.model.config import DeepPotConfig
+from lamkit.stages import student
+from lamkit.train import checkpoint
+from lamkit.train.config import TrainConfig
+from lamkit.train.tasks import make_task
+
+TRUNK = DeepPotConfig(version="deeppot-se", cutoff=4.0, embedding=[4, 8], axis=3, fitting=[12, 12])
+HEAD = HeadConfig(name="alloy", level_of_theory=LevelOfTheory(method="empirical", functional="EMT"))
+
+
+def trained(data: Path, out: Path, **choices) -> dict:
+    config = TrainConfig(**{**FAST, "learning_rate": 0.01, "ema": 0.9, **choices})
+    return student.fit(data, HEAD, TRUNK, config, out)
+
+
+@pytest.fixture(scope="module")
+def run(emt_data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("deeppot") / "run"
+    return out, trained(emt_data["alloy"], out, max_steps=40, valid_every=40, save_every=40)
+
+
+def test_it_learns(run):
+    _, result = run
+    errors = result["heads"]["alloy"]
+    first = result["first"]["alloy"]
+    assert errors["forces_rmse"] < 0.95 * first["forces_rmse"]
+    assert errors["energy_rmse"] < 0.9 * first["energy_rmse"]
+
+
+def test_checkpoint_holds_what_the_data_told(run):
+    found = checkpoint.read(run[0])
+    known = found.trunk.surroundings
+    assert known.elements == ["Cu", "Ag"]
+    assert set(found.elements["alloy"]) == {"Cu", "Ag"}
+    assert found.weights["model.descriptor.Ag.spread"].shape == (24,)
+    assert (found.weights["model.descriptor.Ag.spread"] != 1).all()
+
+
+def test_calculator_finds_the_errors_of_the_validation(run, emt_data):
+    out, result = run
+    task = make_task("alloy", emt_data["alloy"], HEAD, valid_fraction=0.1, seed=0)
+    frames = [task.valid.frame(i) for i in range(len(task.valid))]
+    predicted = LamCalculator(out).predict([to_atoms(f) for f in frames])
+    squares = [np.square(p["forces"] - f.forces) for p, f in zip(predicted, frames, strict=True)]
+    assert np.sqrt(np.mean(squares)) == pytest.approx(result["heads"]["alloy"]["forces_rmse"], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_an_interrupted_training_ends_with_the_same_weights(emt_data, tmp_path):
+    first = tmp_path / "parts"
+    trained(emt_data["alloy"], first, max_steps=8, decay="constant")
+    trained(emt_data["alloy"], tmp_path / "constant", decay="constant")
+    trained(emt_data["alloy"], first, decay="constant")  # goes on where it was
+    one = checkpoint.read(tmp_path / "constant" / "checkpoints" / "last")
+    two = checkpoint.read(first / "checkpoints" / "last")
+    for name, array in one.weights.items():
+        np.testing.assert_array_equal(array, two.weights[name])
