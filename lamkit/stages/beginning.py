@@ -12,6 +12,7 @@ from lamkit.errors import UserError, suggest
 
 if TYPE_CHECKING:
     from lamkit.model.inference import Predictor
+    from lamkit.stages.deepmd_systems import Systems
     from lamkit.train.checkpoint import Checkpoint
     from lamkit.train.tasks import Task
     from lamkit.train.tune import Tune
@@ -37,7 +38,9 @@ class Beginning(NamedTuple):
     after: float | None = None
 
 
-def named_by_data(head: str | Sequence[str], data: str | Mapping[str, Any] | None) -> dict[str, Any]:
+def named_by_data(
+    head: str | Sequence[str], data: str | Systems | Mapping[str, Any] | None
+) -> dict[str, Any]:
     """Head → data, in the order of the heads; ``auto`` becomes the name that the data give themselves.
 
     Raises:

@@ -264,7 +264,9 @@ def _optimizer(file: InputFile) -> dict[str, Any]:
 
 def _loss(file: InputFile, heads: Sequence[str], multitask: bool) -> dict[str, Any]:
     """DeePMD's loss: squares in physical units, prefactors that follow the learning rate."""
-    kinds, of_heads, deltas = set(), {}, {}
+    kinds: set[tuple[Any, bool]] = set()
+    of_heads: dict[str, Any] = {}
+    deltas: dict[str, float] = {}
     for name in heads:
         base = f"loss_dict.{name}" if multitask else "loss"
         if (kind := file.take(f"{base}.type", "ener")) != "ener":

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from lamkit.console import log
 from lamkit.data import split_file
 from lamkit.data.dataset import Dataset, View, open_dataset
 from lamkit.data.frame import NUMBERS
@@ -53,9 +56,21 @@ def labelled(start: Checkpoint, head: str, given: Mapping[str, str], cache: Path
         return Kept(recorded, "trained on")
     try:
         facts = load_head(head)
-        return Kept(open_or_convert_head(facts, cache), "shipped sample")
+        with _hushed():  # a page on each conversion would bury what the run is about
+            return Kept(open_or_convert_head(facts, cache), "shipped sample")
     except UserError:  # a head without YAML, or one whose data are not shipped: most heads
         return None
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Warnings only."""
+    before = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def _recorded(config: Mapping[str, Any], head: str) -> Path | None:

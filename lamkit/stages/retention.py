@@ -64,19 +64,23 @@ def watch(
         out: run folder; data sets made here are used again.
         device: where own labels are made.
     """
-    names, along = {t.name for t in targets}, {t.name: t for t in replayed}
+    names = {t.name for t in targets}
+    held_out = {t.name: t.valid for t in replayed if t.valid is not None}
     found: dict[str, Watched] = {}
     for head in (h for h in start.heads if h not in names) if n_frames else ():
+        if head in given and head in held_out:
+            found[head] = Watched(_some(held_out[head], n_frames), REAL, "given, held out")
+            continue
         kept = old_heads.labelled(start, head, given, out / "data")
         if kept is not None:
             view = old_heads.within(old_heads.held_out(kept, train.split), start.elements[head])
             if len(view):
                 found[head] = Watched(_some(view, n_frames), REAL, kept.words)
                 continue
-        if head in along and along[head].valid is not None:
-            found[head] = Watched(_some(along[head].valid, n_frames), OWN, "held out of replay")  # type: ignore[arg-type]
-        elif (view := _displaced(start, head, targets, n_frames, out, device)) is not None:
-            found[head] = Watched(view, OWN, "displaced new frames")
+        if head in held_out:
+            found[head] = Watched(_some(held_out[head], n_frames), OWN, "held out of replay")
+        elif (copies := _displaced(start, head, targets, n_frames, out, device)) is not None:
+            found[head] = Watched(copies, OWN, "displaced new frames")
     return found
 
 
