@@ -30,12 +30,14 @@ from ase.build import molecule
 SIZES = {96: (4, 4, 2), 648: (6, 6, 6), 3000: (10, 10, 10), 10125: (15, 15, 15)}
 SPACING = 3.1  # Å, one molecule per cube of it is the density of water
 TEACHERS = {"orb-v3-conservative-20": "configs/trunk", "orb-v3-conservative-inf": "configs/trunk"}
-STUDENTS = {"orb-small": "configs/student", "deeppot-se": "configs/student"}
+STUDENTS = dict.fromkeys(("orb-small", "deeppot-se", "deeppot-se-small"), "configs/student")
+EXPORTED = ("deeppot-se", "deeppot-se-small")
 PRESETS = {**TEACHERS, **STUDENTS}
 # A teacher without a limit of neighbours needs more memory and minutes per step beyond this.
 LARGEST = {"orb-v3-conservative-inf": 648, "orb-v3-conservative-20": 3000}
 SECONDS = 8.0  # of measured time, at least two steps
-NEIGHBORS = {"H": 92, "O": 48}
+NEIGHBORS = {"deeppot-se": {"H": 92, "O": 48}, "deeppot-se-small": {"H": 56, "O": 32}}
+ELEMENTS = ["H", "O"]
 
 
 def water(n_atoms: int) -> Atoms:
@@ -65,9 +67,9 @@ def write_checkpoint(name: str, folder: Path) -> Path:
     trunk = architecture(expand_preset(PRESETS[name], name), name)
     if isinstance(trunk, DeepPotConfig):
         known = Surroundings(
-            elements=list(NEIGHBORS),
-            sel=list(NEIGHBORS.values()),
-            slots=sum(NEIGHBORS.values()),
+            elements=ELEMENTS,
+            sel=[NEIGHBORS[name][e] for e in ELEMENTS],
+            slots=sum(NEIGHBORS[name].values()),
             deviations=[(0.123, 0.076), (0.139, 0.085)],
             min_distance=0.9,
         )
@@ -76,7 +78,7 @@ def write_checkpoint(name: str, folder: Path) -> Path:
     potential.set_scale("water", "energy", 0.0, 0.01)
     head = HeadConfig(name="water", level_of_theory=LevelOfTheory(method="none", functional="none"))
     reference = {"water": np.zeros(119)}
-    elements = {"water": list(NEIGHBORS)}
+    elements = {"water": ELEMENTS}
     made = checkpoint.Checkpoint(
         folder, trunk, ("water",), potential.state(), reference, {"water": head}, elements
     )
@@ -130,11 +132,11 @@ def in_lammps(model: Path, n_atoms: int, threads: int, environment: Path) -> flo
 
     with tempfile.TemporaryDirectory() as folder:
         write_lammps_data(
-            f"{folder}/conf.lmp", water(n_atoms), specorder=list(NEIGHBORS), masses=True, units="metal"
+            f"{folder}/conf.lmp", water(n_atoms), specorder=ELEMENTS, masses=True, units="metal"
         )
         steps = 3
         while True:
-            text = INPUT.format(model=model, elements=" ".join(NEIGHBORS), steps=steps)
+            text = INPUT.format(model=model, elements=" ".join(ELEMENTS), steps=steps)
             Path(folder, "in.lammps").write_text(text)
             command = ["lmp", "-in", "in.lammps"]
             if threads > 1:
@@ -171,19 +173,23 @@ def call(environment: Path, *command: str, cwd: Path) -> str:
 
 
 def lammps_models(environment: Path, folder: Path) -> dict[str, Path]:
-    """The exported deeppot-se, frozen for TensorFlow, plain and compressed."""
+    """The exported students, frozen for TensorFlow, plain and compressed."""
     from lamkit.stages import export
 
-    folder.mkdir(parents=True, exist_ok=True)
-    names = {"deeppot-se": folder / "student.pb", "deeppot-se compressed": folder / "compressed.pb"}
-    if all(path.exists() for path in names.values()):
-        return names
-    model = write_checkpoint("deeppot-se", folder / "checkpoint")
-    (folder / "student.dp").unlink(missing_ok=True)
-    export.run(export.Options(model=str(model), to="deepmd"), folder / "student.dp")
-    call(environment, "dp", "convert-backend", "student.dp", "student.pb", cwd=folder)
-    call(environment, "python", "compress.py", "student.pb", "compressed.pb", cwd=folder)
-    return names
+    found = {}
+    for name in EXPORTED:
+        place = folder / name
+        plain, compressed = place / "student.pb", place / "compressed.pb"
+        found |= {name: plain, f"{name} compressed": compressed}
+        if compressed.exists():
+            continue
+        place.mkdir(parents=True, exist_ok=True)
+        model = write_checkpoint(name, place / "checkpoint")
+        (place / "student.dp").unlink(missing_ok=True)
+        export.run(export.Options(model=str(model), to="deepmd"), place / "student.dp")
+        call(environment, "dp", "convert-backend", "student.dp", "student.pb", cwd=place)
+        call(environment, "python", "compress.py", "student.pb", "compressed.pb", cwd=place)
+    return found
 
 
 def pieces(lammps: bool) -> list[dict]:
@@ -194,7 +200,7 @@ def pieces(lammps: bool) -> list[dict]:
             if lammps:
                 found += [
                     {"engine": "LAMMPS", "model": m, "threads": threads, "atoms": n_atoms}
-                    for m in ("deeppot-se", "deeppot-se compressed")
+                    for m in (f"{name}{form}" for name in EXPORTED for form in ("", " compressed"))
                 ]
             found += [
                 {"engine": "ASE", "model": m, "threads": threads, "atoms": n_atoms}
