@@ -18,6 +18,7 @@ from lamkit.data.frame import NUMBERS
 
 ROOM = 8  # a growing block gets an eighth more than it needs
 STEP = 4  # sizes are multiples of this
+FEW = 64  # atoms; sizes below cost next to nothing
 
 
 class Places(NamedTuple):
@@ -81,7 +82,7 @@ class Slots:
         start = self.least if shape.n_graphs > 2 else [1] * self.n
         room = [_grown(o, n, least) for o, n, least in zip(old[0], neighbors, start, strict=True)]
         # Of atoms few sizes: batches of several frames differ in them, and each growth is compiled anew.
-        step = max(STEP, shape.n_atoms // ROOM) if shape.n_graphs > 2 else STEP
+        step = max(FEW, shape.n_atoms // 4) if shape.n_graphs > 2 else STEP
         crowd = [min(_grown(o, n, 1, step), shape.n_atoms) for o, n in zip(old[1], atoms, strict=True)]
         self._sizes[shape] = room, crowd
         return room, crowd
