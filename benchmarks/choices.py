@@ -62,7 +62,7 @@ def learn(lmax: int, gain: float, bias: float, last: float, data: Path, steps: i
     for k in range(1, steps + 1):
         turned = rotate(batch, random_rotations(np.random.default_rng(k), shape.n_graphs))
         rate, powers = 3e-3 * min(1, k / 20), (config.beta1**k, config.beta2**k)
-        numbers = Tensor(np.array([rate, *powers, *powers, 0.9]), ms.float32)
+        numbers = Tensor(np.array([rate, *powers, *powers, 0.9, 0.9]), ms.float32)
         outputs = step(Tensor(0, ms.int32), numbers, weights, units, *tensors(turned))
         if k % 50 == 0:
             found.append(float(np.sqrt(outputs[3].asnumpy())))

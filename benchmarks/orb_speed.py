@@ -101,7 +101,7 @@ def training_step(potential, average, batch):
     from lamkit.train.step import TrainStep
 
     step = TrainStep(potential, average, TrainConfig())
-    head, numbers = ms.Tensor(0, ms.int32), ms.Tensor([1e-5, 0.9, 0.99, 0.9, 0.99, 0.99], ms.float32)
+    head, numbers = ms.Tensor(0, ms.int32), ms.Tensor([1e-5, 0.9, 0.99, 0.9, 0.99, 0.99, 0.99], ms.float32)
     weights = ms.Tensor(np.ones(len(step.objective.loss.names)), ms.float32)
     units = ms.Tensor([1.0, 1.0, 1.0], ms.float32)
     inputs = tensors(batch)

@@ -37,3 +37,17 @@ def rate_fraction(step: int, rate: float, config: TrainConfig) -> float:
 def ema_decay(step: int, config: TrainConfig) -> float:
     """Decay of the weight average; small at first so that the start is forgotten."""
     return min(config.ema, (1 + step) / (10 + step)) if config.ema > 0 else 0.0
+
+
+def head_ema_decay(step: int, head_steps: int, config: TrainConfig) -> float:
+    """Decay of a head's average at its own step: as much as the trunk's average forgets from one of them to the next.
+
+    A head that is drawn at each n-th step would otherwise be averaged over n times as many steps of the run as the
+    trunk, and its average would belong to a trunk of long ago.
+
+    Args:
+        step: of the run, from 0.
+        head_steps: steps that the head has had before.
+        config: training options.
+    """
+    return ema_decay(step, config) ** ((step + 1) / (head_steps + 1))

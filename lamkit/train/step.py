@@ -74,7 +74,8 @@ class TrainStep(nn.Cell):
 
         Args:
             head: scalar int32.
-            numbers: [6] learning rate, β₁ᵗ and β₂ᵗ of the trunk, the same two of the head, averaging decay.
+            numbers: [7] learning rate, β₁ᵗ and β₂ᵗ of the trunk, the same two of the head, averaging decays of
+                trunk and head.
             weights: weights of the loss's terms, in the order of ``objective.loss.names``.
             units: [3] units of the errors.
             batch: from :func:`lamkit.train.objective.tensors`.
@@ -147,7 +148,7 @@ class TrainStep(nn.Cell):
         numbers: Tensor,
     ) -> Tensor:
         """Move the head that was drawn; returns ``loss``, which depends on it."""
-        rate, power1, power2, average = numbers[0], numbers[3], numbers[4], numbers[5]
+        rate, power1, power2, average = numbers[0], numbers[3], numbers[4], numbers[6]
         where = ops.reshape(head, (1,))
         for i in range(len(self.heads)):
             gradient = gradients[i] * scale

@@ -118,7 +118,8 @@ class Stepper:
         """What ``TrainStep.construct`` calls numbers."""
         c = self.c
         powers = [b ** (n + 1) for n in (step, head_steps[head]) for b in (c.beta1, c.beta2)]
-        return Tensor(np.array([rate, *powers, schedule.ema_decay(step, c)]), ms.float32)
+        decays = schedule.ema_decay(step, c), schedule.head_ema_decay(step, head_steps[head], c)
+        return Tensor(np.array([rate, *powers, *decays]), ms.float32)
 
     def _of_head(self, head: int, step: int, rate: float) -> tuple[Tensor, Tensor]:
         """Weights of the loss and units of the errors."""

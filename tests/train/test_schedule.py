@@ -32,3 +32,11 @@ def test_average_forgets_the_start():
     assert schedule.ema_decay(0, config) == pytest.approx(0.1)
     assert schedule.ema_decay(10**6, config) == 0.999
     assert schedule.ema_decay(10, TrainConfig(ema=0)) == 0.0
+
+
+def test_the_average_of_a_rare_head_forgets_as_fast_as_that_of_the_trunk():
+    config = TrainConfig(ema=0.99)
+    assert schedule.head_ema_decay(5000, 5000, config) == schedule.ema_decay(5000, config)
+    rare = schedule.head_ema_decay(5999, 999, config)  # each sixth step is its own
+    assert rare == pytest.approx(0.99**6)
+    assert schedule.head_ema_decay(100, 0, TrainConfig(ema=0)) == 0.0

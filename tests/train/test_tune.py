@@ -52,7 +52,7 @@ class Stepper:
         self.arguments = (Tensor(np.ones(n), ms.float32), Tensor(np.ones(3), ms.float32), *tensors(batch))
 
     def __call__(self, step):
-        numbers = (0.01, 0.9**step, 0.99**step, 0.9**step, 0.99**step, 0.5)
+        numbers = (0.01, 0.9**step, 0.99**step, 0.9**step, 0.99**step, 0.5, 0.5)
         self.step(Tensor(0, ms.int32), Tensor(np.array(numbers), ms.float32), *self.arguments)
 
 
