@@ -97,3 +97,11 @@ def test_missing_files_are_named(vasp, frame, tmp_path):
 def test_a_molecule_is_refused(vasp):
     with pytest.raises(UserError, match="three periodic axes"):
         vasp.inputs(from_atoms(Atoms("O2", positions=[(0, 0, 0), (1.2, 0, 0)])))
+
+
+def test_the_incar_of_the_known_example_is_a_single_point(shared, library):
+    program = Vasp(incar=str(shared / "data/pfd_BNBZTO/INCAR.fp"), potcars=str(library))
+    program.check()
+    text = program.incar_text([("O", 24), ("Ba", 4)])
+    assert "GGA = PS\n" in text
+    assert "KSPACING = 0.200000\nKGAMMA = .FALSE.\n" in text
