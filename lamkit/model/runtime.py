@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from types import ModuleType
 
 from lamkit.errors import UserError
@@ -32,4 +34,18 @@ def setup(device: str = "CPU") -> ModuleType:
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"device {device} is not available to this MindSpore ({reason}); use CPU") from None
+    _keep_interrupts()
     return mindspore
+
+
+def _keep_interrupts() -> None:
+    """Let SIGTERM raise KeyboardInterrupt, unless somebody else has a use for it.
+
+    While a network runs, MindSpore answers Ctrl-C with SIGTERM to its own process, which would end without a
+    word and without saving what is done.
+    """
+    if (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    ):
+        signal.signal(signal.SIGTERM, signal.default_int_handler)

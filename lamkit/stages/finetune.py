@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,7 @@ import pydantic
 from lamkit import config
 from lamkit.config import InputPath, Model
 from lamkit.console import log
-from lamkit.errors import UserError, suggest
+from lamkit.errors import Interrupted, UserError, suggest
 from lamkit.files import atomic_write
 from lamkit.stages import beginning, retention, sources
 from lamkit.stages import replay as replaying
@@ -24,6 +25,7 @@ from lamkit.train.config import TrainConfig, TrainOption
 if TYPE_CHECKING:
     from lamkit.stages.retention import Watched
     from lamkit.train.checkpoint import Checkpoint
+    from lamkit.train.run import Run
     from lamkit.train.tasks import Task
 
 
@@ -82,16 +84,17 @@ def run(options: Options, out: Path) -> dict[str, Any]:
     network = rebias.predictor(start, options.device)
     beginnings = [beginning.begin(start, t, choices[t.name], network) for t in targets]
     targets = [b.task for b in beginnings]
-    old: list[Task] = []
-    if options.replay is not None:
-        old = replaying.tasks(start, options.replay, targets, options.train, out, options.device)
+    resolved = config.dump(options.model_copy(update={"checkpoint": str(path), "resume": False}))
+    resume_hint = _resume_hint(targets, path, out)
+    old = _replayed(options, start, targets, resolved, resume_hint, out)
     given = options.replay.data if options.replay is not None else {}
     watched = retention.watch(
         start, targets, old, given, options.train, options.retention, out, options.device
     )
     before = retention.errors(start, watched, network)
     del network  # its memory is for training
-    result = train(_plan(options, path, start, beginnings, old, out), resume=options.resume)
+    plan = _plan(options, start, beginnings, old, resolved, out)
+    result = train(replace(plan, resume_hint=resume_hint), resume=options.resume)
     _say_whether_better(result, targets)
     result |= _retained(options, start, result, watched, before, targets, old)
     result |= {
@@ -143,14 +146,37 @@ def _choices(options: Options, targets: Sequence[Task]) -> dict[str, str | None]
     return {name: init.get(name, other) for name, other in zip(names, usual, strict=True)}
 
 
+def _resume_hint(targets: Sequence[Task], path: str | Path, out: Path) -> str:
+    heads = " ".join(f"--head {t.name}" for t in targets)
+    return f"lamkit finetune {heads} --from {path} --out {out} --resume"
+
+
+def _replayed(
+    options: Options,
+    start: Checkpoint,
+    targets: Sequence[Task],
+    resolved: Mapping[str, Any],
+    resume_hint: str,
+    out: Path,
+) -> list[Task]:
+    """Tasks of the old heads that train along; what was explored for them survives a stop."""
+    if options.replay is None:
+        return []
+    config.write_yaml(out / "config.yaml", {"verb": "finetune", **resolved})  # --resume needs it
+    try:
+        return replaying.tasks(start, options.replay, targets, options.train, out, options.device)
+    except (Interrupted, KeyboardInterrupt):
+        raise Interrupted(f"what old heads have explored is kept; go on with {resume_hint}") from None
+
+
 def _plan(
     options: Options,
-    path: str | Path,
     start: Checkpoint,
     beginnings: Sequence[Beginning],
     old: Sequence[Task],
+    resolved: Mapping[str, Any],
     out: Path,
-) -> Any:
+) -> Run:
     """The training run: new and replayed heads together, judged by the new ones."""
     from lamkit.train.run import Run
 
@@ -160,8 +186,6 @@ def _plan(
     if old and options.replay is not None:
         weights = replaying.chances(targets, old, options.replay, train)
         train = train.model_copy(update={"weights": weights})
-    resolved = config.dump(options.model_copy(update={"checkpoint": str(path), "resume": False}))
-    heads = " ".join(f"--head {t.name}" for t in targets)
     return Run(
         tasks=[*targets, *old],
         trunk=start.trunk,
@@ -172,7 +196,6 @@ def _plan(
         judged=[t.name for t in targets],
         resolved={"verb": "finetune", **resolved, "began_as": _one_or_all(origins)},
         device=options.device,
-        resume_hint=f"lamkit finetune {heads} --from {path} --out {out} --resume",
     )
 
 
