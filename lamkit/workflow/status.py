@@ -56,6 +56,9 @@ def read(folder: Path) -> list[Standing]:
     loops = Loops(source, folder)
     nodes = [built.nodes[name]["node"] for name in graph.order(built)]
     begun = {(n.loop, n.round) for n in nodes if n.id in records and records[n.id].state != "skipped"}
+    for name in (n for n in loops.loops if n in records and records[n].state == "done"):
+        last = stage_folder.read_json(folder / name / stage_folder.RESULT).get("n_rounds", 0)
+        begun = {(loop, number) for loop, number in begun if loop != name or number <= last}
     return [
         _standing(node, records.get(node.id), folder, alive, node.id in waiting, loops)
         for node in nodes

@@ -9,7 +9,7 @@ import pytest
 from shop import LEARN, STAGES, Shop
 
 from lamkit.errors import UserError
-from lamkit.workflow import execute, graph, journal, loops, spec, unroll, until
+from lamkit.workflow import execute, graph, journal, loops, spec, status, unroll, until
 
 
 @pytest.fixture
@@ -81,6 +81,7 @@ class TestHere:
         assert result(learning)["ended"] == "all 2 rounds are done without ${test}.steps >= 3"
         second = (learning.out / "learn" / "2" / "train" / "product.txt").read_text()
         assert (learning.out / "z" / "product.txt").read_text() == second + "z;"
+        assert "learn/3/train" not in {standing.id for standing in status.read(learning.out)}
 
     def test_a_budget_of_minutes_begins_no_round_after_it(
         self, learning: Shop, monkeypatch: pytest.MonkeyPatch
