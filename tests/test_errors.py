@@ -299,6 +299,8 @@ def test_weights_that_are_missing_are_named(model, water, here, capsys):
     gone = next(name for name in sorted(arrays) if name.startswith("heads.water."))
     del arrays[gone]
     save_file(arrays, path)
+    assert "checksum" in refused(capsys, "evaluate", "model", "--data", str(water))
+    (here / "model" / "checksums.json").unlink()  # as if somebody had meant it
     assert gone in refused(capsys, "evaluate", "model", "--data", str(water))
 
 
