@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
 from ase.io.lammpsdata import read_lammps_data
 from deepmd_reference import atomic_energies, read
 from deeppot_toy import water, write_student
 from tiny import write_model
-from toy_data import make_dataset
 
 from lamkit.cli import main
 from lamkit.data.dataset import write_dataset
@@ -97,6 +98,20 @@ def test_an_orb_is_refused_with_the_way_to_a_student(tmp_path, capsys):
     )
     assert "lamkit distill" in capsys.readouterr().err
     assert not (tmp_path / "a.dp").exists()
+
+
+def copper(n: int):
+    """Strained and rattled cells around the lattice constant of EMT, with its labels."""
+    rng = np.random.default_rng(7)
+    for i in range(n):
+        atoms = bulk("Cu", "fcc", a=3.61 * rng.uniform(0.97, 1.03) if i else 3.61, cubic=True)
+        atoms.positions += rng.normal(0, 0.15 if i else 0.01, atoms.positions.shape)
+        atoms.calc = EMT()
+        energy, forces, stress = atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()
+        atoms.calc = None
+        yield from_atoms(
+            atoms, energy=energy, forces=forces, stress=stress, source="made.xyz", step=i, group=f"g{i}"
+        )
 
 
 # -- DeePMD-kit and LAMMPS themselves ---------------------------------------------------------------
@@ -232,7 +247,9 @@ def test_dp_train_goes_on_from_the_exported_model(deepmd, frozen, exported, tmp_
 @pytest.mark.slow
 def test_ten_picoseconds_at_constant_energy_do_not_drift(deepmd, tmp_path):
     """A student of EMT copper, trained here, in LAMMPS: 32 atoms at 300 K, 10 000 steps of 1 fs."""
-    data = make_dataset(tmp_path / "cu", ["Cu"], 60, seed=7)
+    data = tmp_path / "cu"
+    level = LevelOfTheory(method="empirical", functional="EMT")
+    write_dataset(copper(80), data, DatasetFacts(head="cu", level_of_theory=level))
     config = tmp_path / "train.py"
     config.write_text(TRAIN.format(data=str(data), out=str(tmp_path / "run")))
     subprocess.run([sys.executable, str(config)], check=True, timeout=1800)
