@@ -19,7 +19,7 @@ from lamkit.train.config import TrainConfig, expand_preset
 
 # A narrow student on a few hundred frames: some minutes on a laptop.
 DEFAULT_TRAIN = {
-    "max_steps": 1500,
+    "max_steps": 1000,
     "batch_atoms": 128,
     "learning_rate": 0.004,
     "warmup_steps": 50,
