@@ -73,7 +73,9 @@ def dynamics(atoms: Atoms, steps: int, out: Path) -> None:
 
 def main() -> None:
     """The four parts, one after the other."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", nargs="?", type=Path, default=presets.examples() / "model")
     parser.add_argument("--head", default="pbe_oxides", help="head for the oxide (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=200, help="steps of MD (default: %(default)s)")
