@@ -86,7 +86,8 @@ def row(key: list, found: dict[str, float]) -> str:
     each = 1000 / (atoms * batch)
     return (
         f"| {job} | {model} | {batch} × {atoms} | {neighbors} | {1000 * found['best_s']:.0f} "
-        f"| {each * found['best_s']:.2f} | {each * found['cpu_s']:.2f} | {found['peak_gb']:.2f} | {found['first_s']:.1f} |"
+        f"| {each * found['best_s']:.2f} | {each * found['cpu_s']:.2f} | {found['peak_gb']:.2f} "
+        f"| {found['first_s']:.1f} |"
     )
 
 

@@ -74,7 +74,9 @@ def shared_flags(parser: argparse.ArgumentParser, *, out: bool = True, training:
         parser.add_argument("--device", choices=["CPU", "GPU", "Ascend"], default="CPU")
         parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
         ranks = parser.add_argument_group("several processes")
-        ranks.add_argument("--ranks", type=int, metavar="N", help="processes that train together (train.ranks)")
+        ranks.add_argument(
+            "--ranks", type=int, metavar="N", help="processes that train together (train.ranks)"
+        )
         ranks.add_argument("--nodes", type=int, metavar="M", help="machines; call this on each of them")
         ranks.add_argument("--node", type=int, metavar="K", help="number of this machine, from 0")
         ranks.add_argument("--master", metavar="HOST:PORT", help="address of machine 0, a free port there")

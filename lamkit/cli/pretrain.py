@@ -24,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb."""
     from lamkit.cli import shared_flags
 
-    parser.add_argument("config", nargs="?", help="YAML file (keys: lamkit schema pretrain), or DeePMD's input.json")
+    parser.add_argument(
+        "config", nargs="?", help="YAML file (keys: lamkit schema pretrain), or DeePMD's input.json"
+    )
     parser.add_argument("--multitask", action="store_true", help="train several heads on one trunk")
     parser.add_argument("--heads", help="heads to train, with commas between")
     parser.add_argument("--data", action="append", default=[], metavar="HEAD=DIR", help="may be repeated")

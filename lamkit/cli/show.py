@@ -166,7 +166,9 @@ def _checkpoint_text(found: dict[str, Any]) -> str:
 def _architecture(trunk: dict[str, Any]) -> str:
     """``Orb v3 conservative, 5 layers of width 256`` and the like."""
     if "layers" in trunk:
-        return f"Orb {trunk['version']} {trunk['output']}, {trunk['layers']} layers of width {trunk['latent']}"
+        return (
+            f"Orb {trunk['version']} {trunk['output']}, {trunk['layers']} layers of width {trunk['latent']}"
+        )
     widths = "-".join(str(n) for n in trunk["embedding"]), "-".join(str(n) for n in trunk["fitting"])
     known = (trunk["surroundings"] or {}).get("elements", [])
     return f"DeepPot-SE for {' '.join(known)}, embedding {widths[0]}, fitting {widths[1]}"

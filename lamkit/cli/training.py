@@ -27,7 +27,9 @@ def options(
         given: options that stand on the command line as flags; None means not given.
         presets_of: key → preset that holds where neither file nor flags choose one; ``--set`` changes its keys.
     """
-    if os.environ.get("MS_ROLE") == "MS_SCHED":  # msrun starts the same command once more, for the ranks to meet
+    if (
+        os.environ.get("MS_ROLE") == "MS_SCHED"
+    ):  # msrun starts the same command once more, for the ranks to meet
         from lamkit.train.world import schedule
 
         schedule()

@@ -12,7 +12,10 @@ from lamkit.errors import UserError, suggest
 # Form -> (module, one line). The module holds SUFFIX, the usual ending of the file, and
 # run(model: Path, head: str | None, out: Path) -> dict, which writes the file ``out`` whole or not at all.
 TARGETS: dict[str, tuple[str, str]] = {
-    "deepmd": ("lamkit.stages.export_deepmd", "a DeepPot-SE student for DeePMD-kit, with an input for LAMMPS"),
+    "deepmd": (
+        "lamkit.stages.export_deepmd",
+        "a DeepPot-SE student for DeePMD-kit, with an input for LAMMPS",
+    ),
     "orb": ("lamkit.stages.export_orb", "weights that orb-models 0.5 loads"),
 }
 

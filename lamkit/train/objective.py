@@ -60,7 +60,5 @@ class Objective(nn.Cell):
         target, masks = (energy, forces, stress), (energy_mask, forces_mask, stress_mask)
         bins = self.potential.head_bins(head)
         places = batch[NODE_GRAPH], (batch[N_ATOMS], batch[VOLUME])
-        loss, terms = self.loss(
-            weights, predicted, target, masks, units, scales, bins, *places, graph_mask
-        )
+        loss, terms = self.loss(weights, predicted, target, masks, units, scales, bins, *places, graph_mask)
         return loss, *squared_errors(predicted[:3], target, masks), *terms

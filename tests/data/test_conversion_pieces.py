@@ -197,7 +197,9 @@ def test_an_xyz_file_that_breaks_off_or_goes_wrong_keeps_what_is_sound(tmp_path,
         (tmp_path / f"{name}.xyz").write_text(text)
         main(["data", "convert", str(tmp_path / f"{name}.xyz"), "--out", str(tmp_path / name), "--json"])
         result = json.loads(capsys.readouterr().out.splitlines()[-1])
-        assert result["kept"] == {"short": 39, "wrong": 29}[name]  # the line may belong to the frame before it
+        assert (
+            result["kept"] == {"short": 39, "wrong": 29}[name]
+        )  # the line may belong to the frame before it
         assert result["files"][0]["error"]
 
 

@@ -345,7 +345,9 @@ def test_frames_in_no_order_prove_nothing(tmp_path):
     series = [replace(_crystal(1.0, 0.02, seed=n), step=n) for n in range(40)]
     shuffled = [replace(f, energy=f.energy + rng.normal(0.0, 0.5)) for f in series]
     assert factors(shuffled) == []
-    assert factors([replace(f, positions=f.positions + rng.normal(0, 2.0, (len(f), 3))) for f in series]) == []
+    assert (
+        factors([replace(f, positions=f.positions + rng.normal(0, 2.0, (len(f), 3))) for f in series]) == []
+    )
 
 
 def test_real_trajectories_obey_work_and_energy(shared):

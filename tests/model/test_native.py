@@ -151,7 +151,9 @@ def test_a_prediction_after_training_steps_uses_the_averaged_weights_of_now():
     step, predictor = TrainStep(potential, average, TrainConfig()), Predictor(average)
     before = predictor.predict(batch, 0)["forces"]
     ones = ms.Tensor(np.ones(3), ms.float32)
-    numbers = ms.Tensor([0.01, 0.9, 0.99, 0.9, 0.99, 0.5, 0.5], ms.float32)  # the average moves by half each time
+    numbers = ms.Tensor(
+        [0.01, 0.9, 0.99, 0.9, 0.99, 0.5, 0.5], ms.float32
+    )  # the average moves by half each time
     step(ms.Tensor(0, ms.int32), numbers, ones, ones, *tensors(batch))
     predictor.refresh()  # as every validation does
     fresh = small_potential(dtype=ms.float32)

@@ -7,7 +7,15 @@ import pytest
 from lamkit.errors import UserError
 from lamkit.train.board import Board
 
-ERRORS = {"cu": {"energy_mae": 0.01, "energy_rmse": 0.02, "forces_mae": 0.1, "forces_rmse": None, "stress_mae": None}}
+ERRORS = {
+    "cu": {
+        "energy_mae": 0.01,
+        "energy_rmse": 0.02,
+        "forces_mae": 0.1,
+        "forces_rmse": None,
+        "stress_mae": None,
+    }
+}
 
 
 def events(folder):

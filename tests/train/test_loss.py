@@ -24,7 +24,11 @@ def quantities(seed):
     return rng.normal(size=3), rng.normal(size=(6, 3)), 0.1 * rng.normal(size=(3, 6))
 
 
-MASKS = (np.array([1.0, 1, 0]), np.array([1.0, 1, 1, 1, 1, 0]), np.array([[1.0] * 6, [1, 1, 1, 0, 0, 0], [0] * 6]))
+MASKS = (
+    np.array([1.0, 1, 0]),
+    np.array([1.0, 1, 1, 1, 1, 0]),
+    np.array([[1.0] * 6, [1, 1, 1, 0, 0, 0], [0] * 6]),
+)
 
 
 def terms(config):

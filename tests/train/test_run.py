@@ -124,7 +124,9 @@ def test_ctrl_c_saves_and_says_how_to_go_on(emt_data, tmp_path):
 
 def test_denoising_trains_the_trunk_and_leaves_no_head_behind(trained, emt_data, tmp_path):
     train = {**FAST, "max_steps": 1, "learning_rate": 1e-9, "valid_every": 1, "denoise": {}}
-    options = pretrain.Options(data={"cu": str(emt_data["cu"])}, trunk=TINY, init=str(trained[0]), train=train)
+    options = pretrain.Options(
+        data={"cu": str(emt_data["cu"])}, trunk=TINY, init=str(trained[0]), train=train
+    )
     result = pretrain.run(options, tmp_path / "denoised")
     start, new = checkpoint.read(trained[0]), checkpoint.read(tmp_path / "denoised")
     assert new.heads == ("cu-denoise",)

@@ -37,7 +37,9 @@ def batch_of(n=3, dtype=np.float32, seed=0):
 
 def numbers(rate, step, head_step, config, average=0.9):
     b1, b2 = config.beta1, config.beta2
-    return Tensor(np.array([rate, b1**step, b2**step, b1**head_step, b2**head_step, average, average]), ms.float32)
+    return Tensor(
+        np.array([rate, b1**step, b2**step, b1**head_step, b2**head_step, average, average]), ms.float32
+    )
 
 
 def test_a_head_that_is_not_drawn_is_not_touched():
