@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +144,20 @@ def arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     return parser
 
 
+def tables(
+    names: Sequence[str],
+    table_of: Callable[[str, argparse.Namespace], Sequence[str]],
+    args: argparse.Namespace,
+    file: str,
+) -> None:
+    """Make the base model, then the table of each set; print them, and write them to ``file`` in ``args.out``."""
+    base(args)
+    sets.prepare(names, args.shared, args.out)
+    text = "\n".join(line for name in names for line in (*table_of(name, args), "")) + "\n"
+    (args.out / file).write_text(text)
+    print(text)
+
+
 def main() -> None:
     parser = arguments(
         argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -155,12 +170,7 @@ def main() -> None:
     )
     parser.add_argument("--most", type=int, default=300, help="training frames at most")
     args = parser.parse_args()
-    base(args)
-    names = args.downstream.split(",")
-    sets.prepare(names, args.shared, args.out)
-    text = "\n".join(line for name in names for line in (*table(name, args), "")) + "\n"
-    (args.out / "data_saved.md").write_text(text)
-    print(text)
+    tables(args.downstream.split(","), table, args, "data_saved.md")
 
 
 if __name__ == "__main__":

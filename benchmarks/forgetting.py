@@ -113,12 +113,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=0.001)
     parser.add_argument("--ways", default=",".join(WAYS))
     args = parser.parse_args()
-    data_saved.base(args)
-    names = args.new.split(",")
-    sets.prepare(names, args.shared, args.out)
-    text = "\n".join(line for name in names for line in (*table(name, args), "")) + "\n"
-    (args.out / "forgetting.md").write_text(text)
-    print(text)
+    data_saved.tables(args.new.split(","), table, args, "forgetting.md")
 
 
 if __name__ == "__main__":

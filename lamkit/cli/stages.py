@@ -32,10 +32,10 @@ def options(cls: type[M], args: argparse.Namespace, out: Path, given: Mapping[st
         data, lines = config.read_yaml(path)
         if not isinstance(data, dict):
             raise UserError(f"{path}:1: expected 'key: value' lines, found {type(data).__name__}")
-    data = config.override(data, args.overrides)
     for key, value in {**given, "seed": args.seed}.items():
         if value is not None:
             _put(data, key, value)
+    data = config.override(data, args.overrides)  # after the flags: it may change a key of a preset they name
     for key in {"device", "resume"} & set(cls.model_fields):
         data[key] = getattr(args, key)
     return config.parse(cls, data, origin=str(path or f"lamkit {args.verb}"), lines=lines)
