@@ -8,6 +8,7 @@ that decides on the graphs (:func:`signature`), and runs that may draw two shape
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -84,8 +85,17 @@ def _tested(folder: Path, spec: Mapping[str, Any]) -> str:
     from lamkit.train import checkpoint
 
     model = checkpoint.read(folder)
-    facts = [config.dump(model.trunk), len(model.heads), spec["tests"]]
+    facts = [config.dump(model.trunk), len(model.heads), spec["tests"], _code()]
     return "tests-" + hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()[:16]
+
+
+@functools.cache
+def _code() -> str:
+    """A name for the sources that graphs are made from."""
+    import lamkit
+
+    sources = sorted(Path(lamkit.__file__).parent.glob("*/**/*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
 
 
 def brief(result: Mapping[str, Any]) -> str:
@@ -128,6 +138,7 @@ def signature(spec: Mapping[str, Any]) -> str | None:
     sizes = task.train.n_atoms.tolist()
     ranked = [sizes, train.seed] if spec["verb"] == "finetune" and len(set(sizes)) > 1 else None
     facts = [spec["verb"], bare, spec["tests"], kept, config.dump(trunk), list(Buckets([need], [1.0]).shapes)]
+    facts.append(_code())
     return hashlib.sha256(json.dumps([facts, ranked], default=str).encode()).hexdigest()[:16]
 
 

@@ -87,11 +87,11 @@ def test_learning_curves_say_how_many_frames_scratch_needs(benchmarks, law, tmp_
 def test_multi_task_is_compared_head_by_head(benchmarks, law, tmp_path, monkeypatch):
     seen = law(lambda spec, label: 0.8 if len(spec["options"]["data"]) > 1 else 1.0)
     text = table(
-        benchmarks("multitask"), tmp_path, monkeypatch, "--heads", "Mo,bpa", "--seeds", "2", "--steps", "9"
+        benchmarks("multitask"), tmp_path, monkeypatch, "--groups", "related", "--seeds", "2", "--steps", "9"
     )
-    assert "| geometric mean | | | | 0.800 ± 0.000 |" in text
+    assert "| geometric mean | | | | | 0.800 ± 0.000 |" in text
     steps = {spec["options"]["train"]["max_steps"] for spec in seen}
-    assert steps == {9, 18}  # equal steps per task
+    assert steps == {9, 54}  # equal steps per task
 
 
 def test_forgetting_is_measured_against_the_start(benchmarks, law, tmp_path, monkeypatch):
