@@ -20,16 +20,23 @@ _DEAD_PARENT_SECONDS = 10.0
 class Lock:
     """Context manager that holds ``folder`` for this run; ``descriptor`` is to be inherited by workers.
 
+    Args:
+        folder: to be held.
+        patient: wait until the other run has left, instead of refusing.
+
     Raises:
         UserError: another run is at work in the folder; names its process.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, patient: bool = False) -> None:
         self.path = folder / NAME
+        self.patient = patient
         self.descriptor = -1
 
     def __enter__(self) -> Lock:
         self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        if self.patient:
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX)
         deadline = time.monotonic() + _DEAD_PARENT_SECONDS
         while not _try_lock(self.descriptor):
             holder = _holder(self.path)

@@ -73,16 +73,18 @@ def shared_flags(parser: argparse.ArgumentParser, *, out: bool = True, training:
         parser.add_argument("--seed", type=int, help="seed of every random choice")
         parser.add_argument("--device", choices=["CPU", "GPU", "Ascend"], default="CPU")
         parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
-        ranks = parser.add_argument_group("several processes")
-        ranks.add_argument(
-            "--ranks", type=int, metavar="N", help="processes that train together (train.ranks)"
-        )
-        ranks.add_argument("--nodes", type=int, metavar="M", help="machines; call this on each of them")
-        ranks.add_argument("--node", type=int, metavar="K", help="number of this machine, from 0")
-        ranks.add_argument("--master", metavar="HOST:PORT", help="address of machine 0, a free port there")
     parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
     parser.add_argument("-q", "--quiet", action="store_true", help="warnings and errors only")
     parser.add_argument("-v", "--verbose", action="store_true", help="debug messages too")
+
+
+def ranks_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of verbs that train on several processes and machines."""
+    ranks = parser.add_argument_group("several processes")
+    ranks.add_argument("--ranks", type=int, metavar="N", help="processes that train together (train.ranks)")
+    ranks.add_argument("--nodes", type=int, metavar="M", help="machines; call this on each of them")
+    ranks.add_argument("--node", type=int, metavar="K", help="number of this machine, from 0")
+    ranks.add_argument("--master", metavar="HOST:PORT", help="address of machine 0, a free port there")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

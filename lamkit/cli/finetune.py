@@ -24,7 +24,7 @@ with a table of what became of their errors."""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb."""
-    from lamkit.cli import shared_flags
+    from lamkit.cli import ranks_flags, shared_flags
 
     parser.add_argument(
         "config", nargs="?", help="YAML file (keys: lamkit schema finetune), or DeePMD's input.json"
@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="old heads train along: those named, or all; on their own labels, or on real data in DIR",
     )  # fmt: skip
     shared_flags(parser, training=True)
+    ranks_flags(parser)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

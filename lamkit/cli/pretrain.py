@@ -22,7 +22,7 @@ DEFAULTS = {"trunk": "orb-v3-small", "train": "pretrain"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the verb."""
-    from lamkit.cli import shared_flags
+    from lamkit.cli import ranks_flags, shared_flags
 
     parser.add_argument(
         "config", nargs="?", help="YAML file (keys: lamkit schema pretrain), or DeePMD's input.json"
@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trunk", help="preset of configs/trunk, or a YAML file")
     parser.add_argument("--from", dest="init", metavar="CKPT", help="start from the weights of a checkpoint")
     shared_flags(parser, training=True)
+    ranks_flags(parser)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

@@ -95,18 +95,18 @@ def convert(options: Options, out: Path) -> dict[str, Any]:
         neighbors_every=10 if n_bytes > SAMPLED else 1,
     )
     work.mkdir(parents=True, exist_ok=True)
-    try:
-        with Lock(work):
+    with Lock(work):  # outside of what clears the folder: it may be another run's
+        try:
             unfinished.prepare(work, items, settings)
             pieces = _read(items, named, settings, n_bytes, _n_workers(options, n_bytes))
             shards = [shard_path(work, name) for name in pieces]
             result = _assemble(shards, work, settings, facts, options.against, out)
             replace_folder(work / "data", out)
-    except KeyboardInterrupt:
-        raise Interrupted("what was read is kept: the same command goes on from here") from None
-    except UserError:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
+        except KeyboardInterrupt:
+            raise Interrupted("what was read is kept: the same command goes on from here") from None
+        except UserError:
+            shutil.rmtree(work, ignore_errors=True)
+            raise
     shutil.rmtree(work, ignore_errors=True)
     return result
 

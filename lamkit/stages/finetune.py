@@ -20,6 +20,7 @@ from lamkit.stages import replay as replaying
 from lamkit.stages.beginning import AUTO, Beginning
 from lamkit.stages.deepmd_systems import Systems
 from lamkit.stages.replay import Replay
+from lamkit.train import launch
 from lamkit.train.config import TrainConfig, TrainOption
 
 if TYPE_CHECKING:
@@ -86,7 +87,8 @@ def run(options: Options, out: Path) -> dict[str, Any]:
     targets = [b.task for b in beginnings]
     resolved = config.dump(options.model_copy(update={"checkpoint": str(path), "resume": False}))
     resume_hint = _resume_hint(targets, path, out)
-    old = _replayed(options, start, targets, resolved, resume_hint, out)
+    with launch.turn(out):  # of several machines
+        old = _replayed(options, start, targets, resolved, resume_hint, out)
     given = options.replay.data if options.replay is not None else {}
     watched = retention.watch(
         start, targets, old, given, options.train, options.retention, out, options.device

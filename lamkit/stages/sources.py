@@ -12,6 +12,7 @@ from lamkit.data.heads import HeadConfig, LevelOfTheory, load_head, open_or_conv
 from lamkit.errors import UserError
 from lamkit.stages import deepmd_systems
 from lamkit.stages.deepmd_systems import Systems
+from lamkit.train import launch
 
 SAMPLE_HEADS = ("gfn2_molecules", "wb97x_molecules", "pbe_molecules", "pbe_oxides", "pbesol_oxides")
 DOWNSTREAM_HEAD = "pbesol_bnbzto"
@@ -89,16 +90,17 @@ def gather(
         )
     if len(set(heads)) < len(heads):
         raise UserError(f"a head is named twice: {', '.join(heads)}")
-    found = {}
-    for name in heads:
-        path = data.get(name)
-        if isinstance(path, Systems):
-            path = str(deepmd_systems.convert(path, name, cache))
-        if path is not None and not Path(path).is_dir():
-            raise UserError(f"{path}: no such data set (for head '{name}'); lamkit data convert makes one")
-        head = head_of(name, path)
-        found[head.name] = (Path(path) if path is not None else open_or_convert_head(head, cache), head)
-    return found
+    with launch.turn(cache):  # of several machines
+        return {head.name: (path, head) for path, head in (_place(n, data.get(n), cache) for n in heads)}
+
+
+def _place(name: str, data: str | Systems | None, cache: Path) -> tuple[Path, HeadConfig]:
+    """Data set and facts of one head."""
+    path = str(deepmd_systems.convert(data, name, cache)) if isinstance(data, Systems) else data
+    if path is not None and not Path(path).is_dir():
+        raise UserError(f"{path}: no such data set (for head '{name}'); lamkit data convert makes one")
+    head = head_of(name, path)
+    return Path(path) if path is not None else open_or_convert_head(head, cache), head
 
 
 def default_checkpoint(*runs: str) -> Path:

@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,6 +28,7 @@ from lamkit import config as configuration
 from lamkit.console import log
 from lamkit.errors import Interrupted, LamkitError, UserError
 from lamkit.files import atomic_write, recover, require_writable
+from lamkit.lock import Lock
 
 if TYPE_CHECKING:
     from lamkit.train.run import Run
@@ -60,6 +62,14 @@ def place() -> Place:
     )
 
 
+def turn(folder: Path) -> AbstractContextManager[object]:
+    """Of several machines that share ``folder``, one prepares it and the others wait, and find what it made."""
+    if place().nodes == 1:
+        return nullcontext()
+    folder.mkdir(parents=True, exist_ok=True)
+    return Lock(folder, patient=True)
+
+
 def is_worker() -> bool:
     """Whether this process was started here, to train and nothing else."""
     return "LAMKIT_WORKER" in os.environ
@@ -72,6 +82,7 @@ def train(run: Run, *, resume: bool) -> dict[str, Any]:
         UserError: the ranks cannot be shared among the machines, or what a rank says.
         Interrupted: Ctrl-C; everything is saved.
         LamkitError: a rank died, or what a rank says.
+        SystemExit: all went well, and this is not machine 0.
     """
     here, size = place(), run.config.ranks
     if size % here.nodes or not 0 <= here.node < here.nodes:
@@ -104,7 +115,11 @@ def train(run: Run, *, resume: bool) -> dict[str, Any]:
         team.wait()
     finally:
         team.end()
-    return _result(folder, first)
+    result = _result(folder, first)
+    if here.node > 0:
+        log.info("done; machine 0 writes the result to %s", run.out)
+        raise SystemExit(0)  # what comes now is done once
+    return result
 
 
 def _free_port() -> int:

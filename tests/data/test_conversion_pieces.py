@@ -215,11 +215,13 @@ def test_a_conversion_of_other_files_begins_anew(source, tmp_path, monkeypatch):
     assert open_dataset(out).facts.n_frames > 50
 
 
-def test_two_conversions_to_one_place_are_refused(source, tmp_path):
+def test_two_conversions_to_one_place_are_refused_and_the_first_loses_nothing(source, tmp_path):
     work = unfinished.work_folder(tmp_path / "d")
     work.mkdir()
+    (work / "piece").write_text("of the first")
     with Lock(work), pytest.raises(UserError, match="another run is at work"):
         convert.convert(convert.Options(sources=[str(source)]), tmp_path / "d")
+    assert (work / "piece").read_text() == "of the first"
 
 
 def test_a_broken_part_of_a_big_file_costs_only_what_is_broken(source, tmp_path, monkeypatch, capsys):

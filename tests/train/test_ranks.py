@@ -117,6 +117,26 @@ def test_ctrl_c_lets_all_ranks_stop_after_the_same_step(emt_data, tmp_path):
     assert checkpoint.read(out / "checkpoints/last").state["step"] > 0
 
 
+@pytest.mark.slow
+def test_two_machines_with_a_rank_each_do_what_one_machine_does_with_two(pair, emt_data, tmp_path):
+    out, master = tmp_path / "run", f"127.0.0.1:{launch._free_port()}"
+    machines = [
+        subprocess.Popen(
+            command(emt_data, out, "--ranks=2", "--nodes=2", f"--node={k}", f"--master={master}"),
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )
+        for k in (1, 0)
+    ]  # fmt: skip
+    ends = [(process.communicate(timeout=300)[1], process.returncode) for process in machines]
+    assert [code for _, code in ends] == [0, 0], ends
+    a, b = (load_file(run / "checkpoints/last/model.safetensors") for run in (pair[1], out))
+    assert a.keys() == b.keys()
+    for key in a:
+        np.testing.assert_array_equal(a[key], b[key], err_msg=key)
+    assert (out / "lcurve.out").read_bytes() == (pair[1] / "lcurve.out").read_bytes()
+    assert (out / "train.log").read_text().count("validation ") == 3
+
+
 def wait_for(path, process):
     end = time.monotonic() + 300
     while not path.exists() and process.poll() is None and time.monotonic() < end:
