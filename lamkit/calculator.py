@@ -78,6 +78,8 @@ class LamCalculator(Calculator):
         self._network = _network(checkpoint, device, dtype)
         self._skin = SkinList(self.trunk.cutoff, self.trunk.max_neighbors, skin)
         self.n_parameters = self._network.n_parameters
+        if self._network.of_atoms:
+            self.implemented_properties = [*type(self).implemented_properties, "energies"]  # type: ignore[misc]
 
     @property
     def head(self) -> str:
@@ -144,7 +146,8 @@ class LamCalculator(Calculator):
         Returns:
             For each structure ``energy`` (eV, total), ``forces`` ([n_atoms, 3] eV/Å), for fully periodic
             cells ``stress`` ([6] eV/Å³, Voigt, tension positive), ``confidence`` ([n_atoms, 50]) of models
-            that have it, and on request ``latent`` ([n_atoms, D]).
+            that have it, ``energies`` ([n_atoms] eV) of those that add up energies of atoms, and on request
+            ``latent`` ([n_atoms, D]).
 
         Raises:
             UserError: a structure that cannot be evaluated; the message says which and why.
@@ -211,6 +214,8 @@ class LamCalculator(Calculator):
             }
             if frame.pbc.all() and self.trunk.stress:
                 result["stress"] = values["stress"][k].astype(np.float64)
+            if "atom_energies" in values:
+                result["energies"] = values["atom_energies"][rows] + reference[frame.numbers]
             if "confidence" in values:
                 result["confidence"] = values["confidence"][rows]
             if latent:
@@ -251,6 +256,7 @@ class _Network:
 
         potential = build(checkpoint, device, dtype=getattr(mindspore, dtype))
         self.predictor = Predictor(potential)
+        self.of_atoms = "atom_energies" in potential.output_names
         trunk, heads = potential.trunk_parameters(), potential.head_parameters()
         self.n_parameters = int(
             sum(p.size for p in trunk) + sum(p.size for p in heads) // len(checkpoint.heads)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from lamkit.data.atom_labels import atom_labels
 from lamkit.data.frame import Frame, from_voigt, to_voigt, volume
 from lamkit.data.neighbors import Neighbors, is_periodic, neighbor_list
 from lamkit.errors import UserError
@@ -48,6 +49,8 @@ class Graph(NamedTuple):
         cutoff: Å, with which the edges were made.
         charge: e, total charge of the frame; NaN where it is not stated.
         spin: multiplicity of the frame, 0 for "any"; NaN where it is not stated.
+        atom_energies: [n_atoms] eV.
+        hessian: [K, 2, n_atoms, 3], as ``Frame.hessian``.
     """
 
     numbers: NDArray[np.int32]
@@ -63,6 +66,8 @@ class Graph(NamedTuple):
     cutoff: float
     charge: float = np.nan
     spin: float = np.nan
+    atom_energies: NDArray[np.floating] | None = None
+    hessian: NDArray[np.floating] | None = None
 
     @property
     def n_atoms(self) -> int:
@@ -98,6 +103,9 @@ class Batch(NamedTuple):
         forces_mask: [N].
         stress: [G, 6] eV/Å³, Voigt.
         stress_mask: [G, 6].
+        atom_energies, atom_energies_mask: [N] eV, less the references.
+        directions: [N, 3], of each graph one of those in ``Frame.hessian``.
+        products, products_mask: [N, 3] eV/Å², of the Hessian with it; [N].
     """
 
     numbers: NDArray[np.int32]
@@ -120,6 +128,11 @@ class Batch(NamedTuple):
     forces_mask: NDArray[np.floating]
     stress: NDArray[np.floating]
     stress_mask: NDArray[np.floating]
+    atom_energies: NDArray[np.floating]
+    atom_energies_mask: NDArray[np.floating]
+    directions: NDArray[np.floating]
+    products: NDArray[np.floating]
+    products_mask: NDArray[np.floating]
 
     @property
     def shape(self) -> Shape:
@@ -174,6 +187,8 @@ def make_graph(
         stress=None if frame.stress is None or size == 0.0 else np.asarray(frame.stress, dtype=dtype),
         cutoff=float(cutoff),
         **conditions(frame),
+        atom_energies=None if frame.atom_energies is None else np.asarray(frame.atom_energies, np.float64),
+        hessian=None if frame.hessian is None else np.asarray(frame.hessian, dtype=dtype),
     )
 
 
@@ -237,6 +252,7 @@ def collate(
     shape: Shape,
     reference: NDArray[np.float64] | None = None,
     dtype: DTypeLike = np.float32,
+    direction: int = 0,
 ) -> Batch:
     """Put graphs side by side and fill up to ``shape``.
 
@@ -246,6 +262,7 @@ def collate(
         reference: [119] eV, energy per atom of each element, subtracted from the energies in float64;
             None subtracts nothing.
         dtype: of all real arrays.
+        direction: which one of each graph's directions is taken, counted on from the first after the last.
 
     Raises:
         UserError: the graphs do not fit the shape; with the numbers.
@@ -261,7 +278,7 @@ def collate(
         )
     topology = _topology(graphs, shape, atoms, edges, dtype)
     labels = _labels(graphs, shape, atoms, reference, dtype)
-    return Batch(**topology, **labels)
+    return Batch(**topology, **labels, **atom_labels(graphs, shape.n_atoms, reference, dtype, direction))
 
 
 def _topology(
@@ -374,6 +391,8 @@ def rotate(batch: Batch, rotations: NDArray) -> Batch:
         forces=_turned(of_node, batch.forces),
         stress=to_voigt(turn @ from_voigt(batch.stress) @ turn.swapaxes(1, 2)).astype(turn.dtype),
         torque_inverse=turn @ batch.torque_inverse @ turn.swapaxes(1, 2),
+        directions=_turned(of_node, batch.directions),
+        products=_turned(of_node, batch.products),
     )
 
 

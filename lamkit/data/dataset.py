@@ -24,6 +24,8 @@ from lamkit import config
 from lamkit.data.facts import FORMAT_VERSION, DatasetFacts
 from lamkit.data.frame import NUMBERS, Frame, make_frame, volume
 from lamkit.data.storage import (
+    ATOM_ENERGIES,
+    HESSIAN,
     SPLITS,
     System,
     SystemSet,
@@ -84,6 +86,10 @@ class Dataset:
             labels["energy"] = values["energy"][0]
         if "force" in values:
             labels["forces"] = values["force"].reshape(-1, 3)[real]
+        if ATOM_ENERGIES in values:
+            labels["atom_energies"] = values[ATOM_ENERGIES][real]
+        if HESSIAN in values:
+            labels["hessian"] = values[HESSIAN].reshape(-1, 2, len(types), 3)[:, :, real]
         # without the names beside it, the side-car of one of our own systems says nothing
         record = values["frames"][0] if "frames" in values and not self.foreign else None
         frame = make_frame(

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from lamkit.data.frame import Frame
+from lamkit.data.frame import Frame, without_labels
 from lamkit.data.view import View
 
 STREAM = 4  # name of the random sequence, beside those of the sampler
@@ -34,7 +34,7 @@ def displaced(frame: Frame, smallest: float, largest: float, rng: np.random.Gene
     noise = sigma * rng.normal(size=(len(frame), 3))
     noise -= noise.mean(axis=0)
     forces = -noise / target_scale(smallest, largest)
-    return replace(frame, positions=frame.positions + noise, energy=None, forces=forces, stress=None)
+    return replace(without_labels(frame), positions=frame.positions + noise, forces=forces)
 
 
 class NoisyView(View):

@@ -17,6 +17,7 @@ import numpy as np
 from lamkit.console import Progress
 from lamkit.data.dataset import Dataset
 from lamkit.data.frame import Frame, to_atoms
+from lamkit.data.storage import HESSIAN
 from lamkit.data.write import DatasetWriter, require_free, write_frames
 from lamkit.errors import UserError
 
@@ -25,7 +26,7 @@ PARTLY_KNOWN = "stress left out: only some of its components are known"
 NO_LABELS = "left out: no energy or no forces, which DeePMD would take for zero"
 # A frame counts as having a virial or not; dpdata 1.1.0 raises "system has virials, but this does not".
 TWO_KINDS = "without virial, others with: dpdata reads such folders one by one only"
-SIDE_CARS = ("frames.npy", "stress.npy")
+SIDE_CARS = ("frames.npy", "stress.npy", f"{HESSIAN}.npy")
 
 
 def export(dataset: Dataset, kind: str, out: Path) -> dict[str, Any]:

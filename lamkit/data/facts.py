@@ -15,6 +15,7 @@ UNITS = {
     "force": "eV/angstrom",
     "virial": "eV",
     "stress": "eV/angstrom^3",
+    "hessian_products": "eV/angstrom^2",
 }
 FORMAT_VERSION = 1
 

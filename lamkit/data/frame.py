@@ -7,7 +7,7 @@ readers convert, nobody else does.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import gcd
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,10 @@ class Frame:
         forces: eV/Å, shape ``[n_atoms, 3]``; None if unknown.
         stress: eV/Å³, shape ``[6]``, Voigt xx yy zz yz xz xy, tension positive. NaN marks a component that
             is not known; None means that no component is known.
+        atom_energies: eV, shape ``[n_atoms]``, their sum is the energy; None if unknown.
+        hessian: second derivatives of the energy in a few directions, shape ``[K, 2, n_atoms, 3]``: K directions v
+            (no unit; the mean square of their components is 1) and the product of the Hessian with each, eV/Å²;
+            None if unknown.
         source: file it came from.
         step: ionic step or index of the frame in that file, from 0.
         group: frames of one group (a trajectory, a material) never stand in two parts of a split.
@@ -54,6 +58,8 @@ class Frame:
     energy: float | None = None
     forces: NDArray[np.float64] | None = None
     stress: NDArray[np.float64] | None = None
+    atom_energies: NDArray[np.float64] | None = None
+    hessian: NDArray[np.float64] | None = None
     source: str = ""
     step: int = 0
     group: str = ""
@@ -85,7 +91,7 @@ def make_frame(
         cell = np.zeros((3, 3))
     if labels.get("energy") is not None:
         labels["energy"] = float(labels["energy"])
-    for name in ("forces", "stress"):
+    for name in ("forces", "stress", "atom_energies", "hessian"):
         if labels.get(name) is not None:
             labels[name] = np.asarray(labels[name], dtype=np.float64)
     stress = labels.get("stress")
@@ -98,6 +104,11 @@ def make_frame(
         pbc=pbc,
         **labels,
     )
+
+
+def without_labels(frame: Frame) -> Frame:
+    """The structure alone."""
+    return replace(frame, energy=None, forces=None, stress=None, atom_energies=None, hessian=None)
 
 
 def numbers_of(symbols: Any, origin: str = "") -> NDArray[np.int64]:

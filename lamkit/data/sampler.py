@@ -20,7 +20,12 @@ from lamkit.data.dataset import View
 from lamkit.data.denoise import NoisyView
 from lamkit.errors import UserError, suggest
 
-HEAD_STREAM, ROTATION_STREAM, ORDER_STREAM = 1, 2, 3  # names of independent random sequences
+HEAD_STREAM, ROTATION_STREAM, ORDER_STREAM, DIRECTION_STREAM = (
+    1,
+    2,
+    3,
+    4,
+)  # names of independent random sequences
 
 
 @dataclass(frozen=True)
@@ -157,7 +162,12 @@ class Sampler:
         head = self.draw(step)
         graphs, frames = self._fill(head)
         shape = self.buckets.shape_for(graphs, head)
-        batch = collate(graphs, shape, self.sources[head].reference)
+        direction = 0
+        if any(g.hessian is not None for g in graphs):
+            direction = int(
+                np.random.default_rng([self.seed, DIRECTION_STREAM, step, self.shard]).integers(1 << 30)
+            )
+        batch = collate(graphs, shape, self.sources[head].reference, direction=direction)
         if self.turn:
             generator = np.random.default_rng([self.seed, ROTATION_STREAM, step, self.shard])
             batch = rotate(batch, random_rotations(generator, shape.n_graphs))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from lamkit.data.frame import Frame, make_frame
 from lamkit.data.storage import FRAME_RECORD
-from lamkit.data.write import Block, Names, SystemKey, system_key
+from lamkit.data.write import Block, Names, SystemKey, n_directions, system_key
 from lamkit.files import atomic_write
 
 NAMES = ("source", "group", "material")  # fields of FRAME_RECORD that stand for names
@@ -83,6 +83,8 @@ class ShardBuilder:
             "cell": _stack([f.cell for f in frames], (3, 3), np.float64),
             "energy": np.array([np.nan if f.energy is None else f.energy for f in frames]),
             "stress": _stack([_UNKNOWN if f.stress is None else f.stress for f in frames], (6,), np.float64),
+            "atom_energies": _join([_atom_energies(f) for f in frames], (), np.float64),
+            "hessian": _join([_hessian(f) for f in frames], (), np.float64),
         }
         stream = io.BytesIO()
         np.savez(stream, **arrays)
@@ -90,6 +92,15 @@ class ShardBuilder:
 
 
 _UNKNOWN = np.full(6, np.nan)
+_NONE = np.empty(0)
+
+
+def _atom_energies(frame: Frame) -> NDArray[np.float64]:
+    return _NONE if frame.atom_energies is None else frame.atom_energies
+
+
+def _hessian(frame: Frame) -> NDArray[np.float64]:
+    return _NONE if frame.hessian is None else frame.hessian.ravel()
 
 
 def _join(pieces: list[NDArray], row: tuple[int, ...], dtype: type) -> NDArray:
@@ -128,6 +139,11 @@ class Shard:
         self._starts = np.cumsum(self.n_atoms) - self.n_atoms
         forced = np.where(self._arrays["forced"], self.n_atoms, 0)
         self._force_starts = np.cumsum(forced) - forced
+        labels = np.array([self.systems[k][2] for k in self._arrays["system"]])
+        sizes = np.array([6 * n_directions(name) for name in labels], dtype=np.int64) * self.n_atoms
+        self._hessian_starts = np.cumsum(sizes) - sizes
+        known = np.array(["a" in name for name in labels], dtype=np.int64) * self.n_atoms
+        self._atom_energy_starts = np.cumsum(known) - known
 
     def __len__(self) -> int:
         return len(self.records)
@@ -145,6 +161,9 @@ class Shard:
         arrays = self._arrays
         atoms = self._starts[rows][:, None] + np.arange(n_atoms)
         forced = self._force_starts[rows][:, None] + np.arange(n_atoms)
+        with_energies = self._atom_energy_starts[rows][:, None] + np.arange(n_atoms)
+        size = 6 * n_directions(labels) * n_atoms
+        products = self._hessian_starts[rows][:, None] + np.arange(size)
         return Block(
             key,
             arrays["numbers"][atoms],
@@ -153,7 +172,9 @@ class Shard:
             self.records[rows],
             arrays["energy"][rows] if "e" in labels else None,
             arrays["forces"][forced] if "f" in labels else None,
-            arrays["stress"][rows] if labels[-1:] in ("v", "s") else None,
+            arrays["stress"][rows] if "v" in labels or "s" in labels else None,
+            arrays["atom_energies"][with_energies] if "a" in labels else None,
+            arrays["hessian"][products].reshape(len(rows), -1, 2, n_atoms, 3) if size else None,
         )
 
     def frame(self, i: int) -> Frame:
@@ -169,6 +190,8 @@ class Shard:
             energy=None if block.energies is None else block.energies[0],
             forces=None if block.forces is None else block.forces[0],
             stress=None if block.stress is None else block.stress[0],
+            atom_energies=None if block.atom_energies is None else block.atom_energies[0],
+            hessian=None if block.hessian is None else block.hessian[0],
             source=self.names["source"][record["source"]],
             step=int(record["step"]),
             group=self.names["group"][record["group"]],

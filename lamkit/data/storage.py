@@ -1,9 +1,10 @@
 """System folders on disk: ``deepmd/npy`` and ``deepmd/npy/mixed``, opened as memory maps.
 
 A system is a folder with ``type.raw``, ``type_map.raw`` and ``set.*/{coord,box,energy,force,virial}.npy``.
-LAMKit adds three files of its own, which DeePMD and dpdata ignore: ``pbc.raw`` (three flags, where only some
-axes are periodic), ``set.*/stress.npy`` (where only some components are known) and ``set.*/frames.npy``
-(where each frame comes from).
+Where they are known there are DeePMD's ``set.*/atom_ener.npy``, too. LAMKit adds files of its own, which DeePMD and
+dpdata ignore: ``pbc.raw`` (three flags, where only some axes are periodic), ``set.*/stress.npy`` (where only some
+components are known), ``set.*/hessian_products.npy`` (``Frame.hessian``) and ``set.*/frames.npy`` (where each frame
+comes from).
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ FRAME_RECORD = np.dtype(
     ]
 )
 SPLITS = ("", "train", "valid", "test")  # meaning of the number in FRAME_RECORD's "split"
-ARRAYS = ("coord", "box", "energy", "force", "virial", "stress", "real_atom_types", "frames")
+ATOM_ENERGIES, HESSIAN = "atom_ener", "hessian_products"
+ARRAYS = (
+    "coord", "box", "energy", "force", "virial", "stress", ATOM_ENERGIES, HESSIAN, "real_atom_types", "frames",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from lamkit.data import statistics_file
 from lamkit.data.dataset import Dataset
 from lamkit.data.frame import NUMBERS, SYMBOLS
 from lamkit.data.label_sums import LabelSums, label_sums
+from lamkit.data.storage import ATOM_ENERGIES, HESSIAN
 
 
 def sums_of(dataset: Dataset) -> LabelSums:
@@ -91,10 +92,14 @@ def _frames_with(dataset: Dataset) -> dict[int, int]:
 def label_counts(dataset: Dataset) -> dict[str, int]:
     """Label -> frames that have it."""
     counts = Counter[str](energy=0, forces=0, stress=0, stress_partly=0)
-    names = {"energy": "energy", "force": "forces", "virial": "stress", "stress": "stress_partly"}
+    names = {
+        "energy": "energy", "force": "forces", "virial": "stress", "stress": "stress_partly",
+        ATOM_ENERGIES: "atom_energies", HESSIAN: "hessian",
+    }  # fmt: skip
     for _, _, place, rows in dataset.blocks(np.arange(len(dataset))):
         for array, label in names.items():
-            counts[label] += len(rows) if array in place.arrays() else 0
+            if array in place.arrays():
+                counts[label] += len(rows)
     return dict(counts)
 
 

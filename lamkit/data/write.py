@@ -19,26 +19,34 @@ import lamkit
 from lamkit.data.facts import FORMAT_VERSION, UNITS, DatasetFacts
 from lamkit.data.frame import SYMBOLS, Frame, from_voigt, volume
 from lamkit.data.growing import GrowingArray
-from lamkit.data.storage import FRAME_RECORD, SPLITS
+from lamkit.data.storage import ATOM_ENERGIES, FRAME_RECORD, HESSIAN, SPLITS
 from lamkit.errors import UserError
 from lamkit.files import replace_folder, sha256, temporary_folder
 
 SET_FRAMES = 5000  # frames in one set.* folder
 BUFFER_ATOMS = 200_000  # atoms held back before everything is written out: some 20 MB
 
-SystemKey = tuple[int, str, str]  # atoms, periodic axes ("TTT"), labels ("efv")
+SystemKey = tuple[int, str, str]  # atoms, periodic axes ("TTT"), labels ("efv", "efvah2")
 
 
 def system_key(frame: Frame) -> SystemKey:
     """Which system a frame belongs to.
 
-    The labels are letters: e energy, f forces, v stress known in full (stored as virial), s in part.
+    The labels are letters: e energy, f forces, v stress known in full (stored as virial), s in part, a energies
+    of the atoms, h products with the Hessian, followed by their number.
     """
     labels = "e" * (frame.energy is not None) + "f" * (frame.forces is not None)
     if frame.stress is not None:
         whole = not np.isnan(frame.stress).any() and frame.pbc.all() and volume(frame) > 0
         labels += "v" if whole else "s"
+    labels += "a" * (frame.atom_energies is not None)
+    labels += f"h{len(frame.hessian)}" if frame.hessian is not None else ""
     return len(frame.numbers), "".join("FT"[int(p)] for p in frame.pbc), labels
+
+
+def n_directions(labels: str) -> int:
+    """Products with the Hessian that frames with these labels have."""
+    return int(labels.partition("h")[2] or 0)
 
 
 def folder_name(key: SystemKey) -> str:
@@ -64,6 +72,8 @@ class Block(NamedTuple):
         energies: eV, ``[k]``.
         forces: eV/Å, ``[k, n_atoms, 3]``.
         stress: eV/Å³, ``[k, 6]``.
+        atom_energies: eV, ``[k, n_atoms]``.
+        hessian: ``[k, K, 2, n_atoms, 3]``, as ``Frame.hessian``.
     """
 
     key: SystemKey
@@ -74,6 +84,8 @@ class Block(NamedTuple):
     energies: NDArray[np.float64] | None
     forces: NDArray[np.float64] | None
     stress: NDArray[np.float64] | None
+    atom_energies: NDArray[np.float64] | None
+    hessian: NDArray[np.float64] | None
 
 
 class Names:
@@ -130,7 +142,9 @@ class _SystemWriter:
         if pbc != "FFF":
             shapes["box"] = ((9,), np.float64)
         for letter, name, row in (("e", "energy", ()), ("f", "force", (3 * n_atoms,)),
-                                  ("v", "virial", (9,)), ("s", "stress", (6,))):  # fmt: skip
+                                  ("v", "virial", (9,)), ("s", "stress", (6,)),
+                                  ("a", ATOM_ENERGIES, (n_atoms,)),
+                                  ("h", HESSIAN, (n_directions(labels) * 6 * n_atoms,))):  # fmt: skip
             if letter in labels:
                 shapes[name] = (row, np.float64)
         self.arrays = {n: GrowingArray(folder / f"{n}.npy", *spec) for n, spec in shapes.items()}
@@ -190,6 +204,8 @@ class DatasetWriter:
                 None if frame.energy is None else np.array([frame.energy]),
                 None if frame.forces is None else frame.forces[None],
                 None if frame.stress is None else frame.stress[None],
+                None if frame.atom_energies is None else frame.atom_energies[None],
+                None if frame.hessian is None else frame.hessian[None],
             )
         )
 
@@ -213,12 +229,19 @@ class DatasetWriter:
             volumes = np.abs(np.linalg.det(block.cells))
             virial = -volumes[:, None, None] * from_voigt(block.stress)  # DeePMD: -V * stress, eV
             columns["virial"] = virial.reshape(n_frames, 9)
+        if block.atom_energies is not None:
+            columns[ATOM_ENERGIES] = block.atom_energies
+        if block.hessian is not None:
+            columns[HESSIAN] = block.hessian.reshape(n_frames, -1)
         self.systems[block.key].pending.append(columns)
         self.n_frames += n_frames
         self.n_atoms += n_frames * n_atoms
         self._pending_atoms += n_frames * n_atoms
         for letter, name in (("e", "energy"), ("f", "forces"), ("v", "stress"), ("s", "stress_partly")):
             self.labels[name] += n_frames * (letter in block.key[2])
+        for letter, name in (("a", "atom_energies"), ("h", "hessian")):  # seldom there: not counted as 0
+            if letter in block.key[2]:
+                self.labels[name] = self.labels.get(name, 0) + n_frames
         if self._pending_atoms > BUFFER_ATOMS:
             self.flush()
 

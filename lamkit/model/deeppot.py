@@ -140,7 +140,7 @@ class DeepPot(Headed):
         self.stack = FittingStack(config, self.elements, self.heads, seed, dtype)
         self.slots = Slots(self.elements, [math.ceil(s / SEL_MARGIN) for s in known.sel])
         self.n_inputs = len(INPUTS) + 2 + 2 * self.n_kinds
-        self.output_names = ("energy", "forces", "stress", "rotational_grad", "latents")
+        self.output_names = ("energy", "forces", "stress", "rotational_grad", "latents", "atom_energies")
         radial, angular = np.array([*known.deviations, (1.0, 1.0)]).T
         inverse = 1.0 / np.stack([radial, angular, angular, angular], 1)
         self.inverse_deviations = Tensor(inverse, dtype)
@@ -195,15 +195,19 @@ class DeepPot(Headed):
     # -- the physics ------------------------------------------------------------------------------
 
     def outputs(self, slices: tuple[Tensor, ...], scales: Tensor, *batch: Tensor) -> tuple[Tensor, ...]:
-        """Predictions of one head; arguments and results as for ``Potential.outputs``, latents are D."""
+        """Predictions of one head; arguments and results as for ``Potential.outputs``, latents are D.
+
+        Beside those the energies of the atoms without their references, [N] eV.
+        """
         numbers, vectors, senders, receivers, node_graph, edge_graph, n_atoms, volume = batch[:8]
         places = batch[len(INPUTS) :]
         # As in Potential.outputs: the energies are the gradient with respect to their weights.
-        (pull, energy), (nodes,) = self.gradient(
-            vectors, n_atoms, slices, scales, node_graph, n_atoms, *places
-        )
+        counts = ops.gather(n_atoms, node_graph, 0)
+        (pull, shares), (nodes,) = self.gradient(vectors, counts, slices, scales, counts, *places)
+        energy = ops.unsorted_segment_sum(shares, node_graph, n_atoms.shape[0])
         forces, stress = self._from_pull(pull, vectors, numbers, senders, receivers, edge_graph, volume)
-        return energy, forces, stress, self._rotational(pull, vectors, edge_graph, volume), nodes
+        rotation = self._rotational(pull, vectors, edge_graph, volume)
+        return energy, forces, stress, rotation, nodes, shares * counts
 
     def weighted_energy(
         self,
@@ -211,22 +215,20 @@ class DeepPot(Headed):
         weights: Tensor,
         slices: tuple[Tensor, ...],
         scales: Tensor,
-        node_graph: Tensor,
-        n_atoms: Tensor,
+        counts: Tensor,
         kinds: Tensor,
         place: Tensor,
         *index: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Sum over graphs of weight [G] times energy per atom, and the descriptors [N, width]."""
+        """Sum over atoms of weight times energy over the number of atoms of its graph (all [N]), and D [N, width]."""
         descriptors = self.descriptors(vectors, kinds, index[: self.n_kinds])
         none = ops.zeros_like(vectors[:1, :1])
         parts = (none,)
         for k in range(self.n_kinds):
             own = (self.gather(descriptors, index[self.n_kinds + k]) - self.centres[k]) / self.spreads[k]
             parts = (*parts, self.stack.energies(slices, k, own))  # type: ignore[assignment]  # graph mode
-        of_atoms = self.gather(ops.concat(parts, 0), place)
-        energy = self._mean(of_atoms, node_graph, n_atoms)[:, 0] * scales[1] + scales[0]
-        return ops.sum(energy * weights), descriptors
+        of_atoms = self.gather(ops.concat(parts, 0), place)[:, 0] * scales[1] + scales[0]
+        return ops.sum(of_atoms / counts * weights), descriptors
 
     def descriptors(self, vectors: Tensor, kinds: Tensor, neighbors: tuple[Tensor, ...]) -> Tensor:
         """D of every atom, [N, width]."""

@@ -66,7 +66,8 @@ class Predictor:
 
         Returns:
             ``energy`` [G] eV/atom without the references, ``forces`` [N, 3] eV/Å, ``stress`` [G, 6] eV/Å³,
-            ``confidence`` [N, 50] (probability of each class of force errors) where heads have it; as details
+            ``confidence`` [N, 50] (probability of each class of force errors) where heads have it,
+            ``atom_energies`` [N] eV without the references of models made of such; as details
             ``rotational_grad`` [G, 3, 3] eV of conservative models and ``latents`` [N, D], the trunk's final
             node features. Padded like the batch.
 

@@ -22,7 +22,7 @@ from lamkit.data.frame import Frame
 from lamkit.files import replace_folder, temporary_folder
 from lamkit.model.config import DeepPotConfig
 from lamkit.stages import distill_tables as tables
-from lamkit.stages import parts
+from lamkit.stages import extra_labels, parts
 from lamkit.stages.distill_options import DEFAULT_TRAIN, Options
 from lamkit.stages.distill_rounds import Rounds
 from lamkit.stages.distill_tests import Tests, converged, passed
@@ -30,6 +30,8 @@ from lamkit.stages.engine import Frames, enlarge, frames_at, read_frames, resuma
 from lamkit.stages.teacher import Teacher, default_starts, load_teacher, one_system
 
 __all__ = ["DEFAULT_TRAIN", "Options", "run"]
+
+FEW = 4  # starting structures, below which all of them start both training and tests
 
 
 def run(options: Options, out: Path) -> dict[str, Any]:
@@ -49,6 +51,7 @@ def run(options: Options, out: Path) -> dict[str, Any]:
     began = time.monotonic()
     with resumable(out, "distill"):
         teacher = load_teacher(options.teacher, options.head, options.calculator, options.device)
+        extra_labels.refuse_unable(teacher.engine, options.extra())
         sources = _sources(options, teacher, out)
         order = np.random.default_rng(parts.seed_for(options.seed, "starts")).permutation(
             sum(map(len, sources))
@@ -76,11 +79,18 @@ def _sources(options: Options, teacher: Teacher, out: Path) -> list[Frames]:
 def _dealt(order: NDArray[np.int64], n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Structures that test and those that may be trained on, at least half of all.
 
-    Where there are fewer than ``n`` to test with, some start several trajectories; a single one does both, but the
-    temperatures of the tests are never trained at.
+    Where there are fewer than ``n`` to test with, some start several trajectories. Of less than :data:`FEW`
+    structures none is held out, because the student of one cell does not know another; the tests then are other
+    trajectories, at temperatures that are never trained at.
     """
-    held = max(min(n, len(order) // 2), 1)
-    return order[np.arange(n) % held], order[held:] if len(order) > held else order
+    if len(order) < FEW:
+        log.info(
+            "%d starting structure(s): training and tests start from the same, at other temperatures",
+            len(order),
+        )
+        return order[np.arange(n) % len(order)], order
+    held = min(n, len(order) // 2)
+    return order[np.arange(n) % held], order[held:]
 
 
 def _loop(options: Options, rounds: Rounds, began: float) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from lamkit.errors import UserError
 from lamkit.model.config import AnyArchitecture, DeepPotConfig, TrunkConfig
 from lamkit.stages.dynamics import Dynamics
 from lamkit.stages.explore import Schedule
+from lamkit.stages.extra_labels import Extra
 from lamkit.stages.guards import Guards
 from lamkit.stages.perturb import Perturb
 from lamkit.stages.select import Method
@@ -100,6 +101,8 @@ class Options(Model):
         explorer: student (from the second round on: it goes where it is wrong) or teacher (in every round).
         checked: from the second round on the teacher labels so many times ``n_frames``, and those on which the
             student deviates most are kept.
+        directions: random directions of each training frame along which the teacher's forces are differentiated, where
+            train.loss.hessian is not 0 (which asks for them, as train.loss.atom_energy does for energies of atoms).
         rounds: rounds at most.
         max_minutes: no round is begun after this time.
         limits: what a frame must keep to.
@@ -132,6 +135,7 @@ class Options(Model):
     method: Method | None = None
     explorer: Literal["student", "teacher"] = "student"
     checked: float = pydantic.Field(2.0, ge=1)
+    directions: int = pydantic.Field(1, ge=1)
     rounds: int = pydantic.Field(3, ge=1)
     max_minutes: float | None = pydantic.Field(None, gt=0)
     limits: Limits = Limits()
@@ -159,6 +163,11 @@ class Options(Model):
         if self.pressures and self.dynamics.ensemble != "npt":
             raise ValueError(f"pressures: need dynamics.ensemble npt, not {self.dynamics.ensemble}")
         return self
+
+    def extra(self) -> Extra:
+        """Labels beyond energy, forces and stress that the loss asks for."""
+        loss = self.train.loss
+        return Extra(loss.atom_energy > 0, self.directions if loss.hessian else 0)
 
     def test_temperatures(self) -> list[float]:
         """Temperatures of the held-out trajectories, K."""

@@ -73,7 +73,8 @@ class Rounds:
         candidates = self._candidates(r)
         frames = FrameList([candidates.frame(i) for i in chosen["indices"]])
         labelled = parts.remember(
-            folder / "label" / "done.json", lambda: label.label(frames, self.teacher.engine, folder / "label")
+            folder / "label" / "done.json",
+            lambda: label.label(frames, self.teacher.engine, folder / "label", extra=self.o.extra()),
         )
         kept = parts.remember(folder / "kept.json", lambda: self._keep(r))
         n_frames = self._gather(r)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from lamkit.data.frame import Frame, from_atoms, to_atoms
+from lamkit.data.frame import Frame, from_atoms, to_atoms, without_labels
 from lamkit.data.heads import LevelOfTheory
 from lamkit.errors import Interrupted, UserError, suggest
 
@@ -102,7 +102,7 @@ def enlarge(frame: Frame, min_atoms: int) -> Frame:
     atoms = to_atoms(frame)
     atoms.calc = None
     if not frame.pbc.any():
-        return replace(frame, energy=None, forces=None, stress=None)
+        return without_labels(frame)
     while len(atoms) < min_atoms:
         lengths = np.where(frame.pbc, atoms.cell.lengths(), np.inf)
         repeat = [1, 1, 1]
@@ -215,18 +215,23 @@ def _ase_calculator(name: str) -> Any:
     return found
 
 
-def evaluate(engine: Engine, atoms: Sequence[Atoms]) -> list[dict[str, Any]]:
+def evaluate(engine: Engine, atoms: Sequence[Atoms], atom_energies: bool = False) -> list[dict[str, Any]]:
     """Energy, forces and (periodic cells) stress of each structure; batched where the engine can.
+
+    Args:
+        engine: what gives them.
+        atoms: the structures.
+        atom_energies: ``energies`` of the atoms, too, [n_atoms] eV; models that have them give them anyway.
 
     Raises:
         Exception: whatever the calculator raises; the caller knows what a failure means.
     """
     if engine.batched:
         return engine.calculator.predict(list(atoms))  # type: ignore[attr-defined]
-    return [_single(engine.calculator, a) for a in atoms]
+    return [_single(engine.calculator, a, atom_energies) for a in atoms]
 
 
-def _single(calculator: Any, atoms: Atoms) -> dict[str, Any]:
+def _single(calculator: Any, atoms: Atoms, atom_energies: bool) -> dict[str, Any]:
     from ase.calculators.calculator import PropertyNotImplementedError
 
     atoms = atoms.copy()
@@ -238,6 +243,8 @@ def _single(calculator: Any, atoms: Atoms) -> dict[str, Any]:
     except PropertyNotImplementedError:
         result["energy"] = float(atoms.get_potential_energy())
     result["forces"] = np.array(atoms.get_forces())
+    if atom_energies:
+        result["energies"] = np.array(atoms.get_potential_energies())
     if atoms.pbc.all():
         with suppress(PropertyNotImplementedError):
             result["stress"] = np.array(atoms.get_stress())

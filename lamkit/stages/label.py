@@ -24,17 +24,17 @@ from lamkit.data.frame import Frame, to_atoms
 from lamkit.dft.cp2k import Cp2k
 from lamkit.dft.vasp import Vasp
 from lamkit.errors import UserError
-from lamkit.stages import label_dft, parts
+from lamkit.stages import extra_labels, label_dft, parts
 from lamkit.stages.engine import (
     Engine,
     Frames,
     Labeller,
-    evaluate,
     load_engine,
     read_frames,
     resumable,
     write_data,
 )
+from lamkit.stages.extra_labels import ENERGIES, NOTHING, Extra, evaluate_all, problem
 
 if TYPE_CHECKING:
     from lamkit.dft.pool import Runner
@@ -72,6 +72,9 @@ class Options(Model):
         attempts: how often a DFT task is started that leaves no result; one whose electronic steps do not
             converge is not started again.
         timeout: seconds that a DFT task may take; null for no limit.
+        atom_energies: energies of the atoms, too; of a deeppot-se or an ASE calculator that has ``energies``.
+        hessian: random directions of each frame along which forces are differentiated, too (products with the
+            Hessian, for train.loss.hessian); each takes two more evaluations of the model or calculator.
         chunk: frames that a model or calculator labels and saves together.
         max_failed: stop with an error when more than this part of all frames cannot be labelled.
         device: device of the checkpoint's network.
@@ -87,10 +90,16 @@ class Options(Model):
     jobs: int = pydantic.Field(1, ge=1)
     attempts: int = pydantic.Field(2, ge=1)
     timeout: float | None = pydantic.Field(None, gt=0)
+    atom_energies: bool = False
+    hessian: int = pydantic.Field(0, ge=0)
     chunk: int = pydantic.Field(64, ge=1)
     max_failed: float = pydantic.Field(0.5, ge=0, le=1)
     device: str = "CPU"
     resume: bool = False
+
+    def extra(self) -> Extra:
+        """Labels beyond energy, forces and stress."""
+        return Extra(self.atom_energies, self.hessian)
 
 
 def run(options: Options, out: Path, runner: Runner | None = None) -> dict[str, Any]:
@@ -113,9 +122,10 @@ def run(options: Options, out: Path, runner: Runner | None = None) -> dict[str, 
     if program is not None:
         return _run_dft(options, source, program, out, runner)
     engine = load_engine(options.model, options.head, options.calculator, options.device)
+    extra_labels.refuse_unable(engine, options.extra())
     parts.start(out, options)
     with resumable(out, "label"):
-        result = label(source, engine, out, options.chunk, options.max_failed)
+        result = label(source, engine, out, options.chunk, options.max_failed, options.extra())
     return parts.finish(out, result)
 
 
@@ -131,6 +141,10 @@ def dft_program(options: Options) -> Cp2k | Vasp | None:
         return None
     if len(given) > 1:
         raise UserError(f"labels come from one source: choose between {' and '.join(given)}")
+    if options.atom_energies or options.hessian:
+        raise UserError(
+            "atom_energies and hessian: by a model or an ASE calculator only, not by a DFT program"
+        )
     program.check()
     return program
 
@@ -176,7 +190,7 @@ def do_parts(options: Options, out: Path, names: Iterable[str]) -> None:
         return
     engine = load_engine(options.model, options.head, options.calculator, options.device)
     for start in starts:
-        label_chunk(source, engine, out / "parts", start, options.chunk)
+        label_chunk(source, engine, out / "parts", start, options.chunk, options.extra())
 
 
 def cores_per_part(options: Options) -> int:
@@ -189,10 +203,15 @@ def cores_per_part(options: Options) -> int:
 
 
 def label(
-    source: Frames, engine: Engine, out: Path, chunk: int = 64, max_failed: float = 0.5
+    source: Frames,
+    engine: Engine,
+    out: Path,
+    chunk: int = 64,
+    max_failed: float = 0.5,
+    extra: Extra = NOTHING,
 ) -> dict[str, Any]:
     """Label all frames of ``source``, and write them as the data set ``out/data``; returns as :func:`run`."""
-    chunks = label_chunks(source, engine, out / "parts", chunk)
+    chunks = label_chunks(source, engine, out / "parts", chunk, extra)
     return gather(chunks, len(source), out, engine, max_failed)
 
 
@@ -214,7 +233,7 @@ def gather(
     }
 
 
-def label_chunks(source: Frames, engine: Engine, folder: Path, size: int) -> list[Path]:
+def label_chunks(source: Frames, engine: Engine, folder: Path, size: int, extra: Extra) -> list[Path]:
     """Label all frames in chunks; chunks that are there already are not done again. Returns their files."""
     starts = range(0, len(source), size)
     chunks = [folder / f"{label_dft.part_name(start)}.npz" for start in starts]
@@ -224,44 +243,47 @@ def label_chunks(source: Frames, engine: Engine, folder: Path, size: int) -> lis
             if path.is_file():
                 progress.first = end
                 continue
-            label_chunk(source, engine, folder, start, size)
+            label_chunk(source, engine, folder, start, size, extra)
             progress.update(end)
     return chunks
 
 
-def label_chunk(source: Frames, engine: Engine, folder: Path, start: int, size: int) -> None:
+def label_chunk(source: Frames, engine: Engine, folder: Path, start: int, size: int, extra: Extra) -> None:
     """Label one chunk and save it as a part."""
     end = min(start + size, len(source))
-    labelled, failed = label_frames([source.frame(i) for i in range(start, end)], engine)
+    labelled, failed = label_frames([source.frame(i) for i in range(start, end)], engine, extra)
     for failure in failed:
         failure["frame"] += start
         log.warning("frame %(frame)d (%(where)s) is left out: %(reason)s", failure)
     parts.save_frames(folder / f"{label_dft.part_name(start)}.npz", labelled, {"failed": failed})
 
 
-def label_frames(frames: Sequence[Frame], engine: Engine) -> tuple[list[Frame], list[dict[str, Any]]]:
+def label_frames(
+    frames: Sequence[Frame], engine: Engine, extra: Extra = NOTHING
+) -> tuple[list[Frame], list[dict[str, Any]]]:
     """Frames with new labels, and for each that could not be labelled its index and the reason."""
     atoms = [to_atoms(f) for f in frames]
     for a in atoms:
         a.calc = None
     try:
-        results: list[Any] = evaluate(engine, atoms)
+        results: list[Any] = evaluate_all(engine, atoms, extra)
     except FAILURES:  # one frame spoils its batch: find out which, one by one
-        results = [_attempt(engine, a) for a in atoms]
+        results = [_attempt(engine, a, extra) for a in atoms]
     labelled, failed = [], []
     for i, (frame, result) in enumerate(zip(frames, results, strict=True)):
-        reason = result if isinstance(result, str) else _not_finite(result)
+        reason = result if isinstance(result, str) else _not_finite(result) or problem(result, extra)
         if reason is not None:
             failed.append({"frame": i, "where": f"{frame.source}, step {frame.step}", "reason": reason})
             continue
-        labels = {"energy": result["energy"], "forces": result["forces"], "stress": result.get("stress")}
-        labelled.append(replace(frame, **labels))
+        labels = {name: result.get(name) for name in ("energy", "forces", "stress", "hessian")}
+        of_atoms = result[ENERGIES] if extra.atom_energies else None
+        labelled.append(replace(frame, **labels, atom_energies=of_atoms))
     return labelled, failed
 
 
-def _attempt(engine: Engine, atoms: Any) -> dict[str, Any] | str:
+def _attempt(engine: Engine, atoms: Any, extra: Extra) -> dict[str, Any] | str:
     try:
-        return evaluate(engine, [atoms])[0]
+        return evaluate_all(engine, [atoms], extra)[0]
     except FAILURES as error:
         text = str(error).strip() or "no reason given"
         return f"{type(error).__name__}: {text}" if not isinstance(error, UserError) else text

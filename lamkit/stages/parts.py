@@ -116,6 +116,13 @@ def save_frames(path: Path, frames: Sequence[Frame], notes: dict[str, Any] | Non
         "stress": np.array([np.full(6, np.nan) if f.stress is None else f.stress for f in frames]).reshape(
             -1, 6
         ),
+        "atom_energies": _joined(
+            [np.full(len(f), np.nan) if f.atom_energies is None else f.atom_energies for f in frames], (0,)
+        ),
+        "n_directions": np.array(
+            [0 if f.hessian is None else len(f.hessian) for f in frames], dtype=np.int64
+        ),
+        "hessian": _joined([f.hessian.ravel() for f in frames if f.hessian is not None], (0,)),
     }
     facts = [{"source": f.source, "step": f.step, "group": f.group, "info": dict(f.info)} for f in frames]
     text = json.dumps({"facts": facts, "notes": notes or {}}, default=_plain)
@@ -140,9 +147,11 @@ def load_frames(path: Path) -> list[Frame]:
         whole = {k: data[k] for k in data.files}
     facts = json.loads(whole["text"].tobytes())["facts"]
     ends = np.cumsum(whole["n_atoms"])
+    products = np.split(whole["hessian"], np.cumsum(6 * whole["n_atoms"] * whole["n_directions"]))
     frames = []
     for k, (end, n, fact) in enumerate(zip(ends, whole["n_atoms"], facts, strict=True)):
         rows = slice(int(end - n), int(end))
+        of_atoms, hessian = whole["atom_energies"][rows], products[k].reshape(-1, 2, int(n), 3)
         energy, forces, stress = float(whole["energy"][k]), whole["forces"][rows], whole["stress"][k]
         frames.append(
             Frame(
@@ -153,6 +162,8 @@ def load_frames(path: Path) -> list[Frame]:
                 energy=None if np.isnan(energy) else energy,
                 forces=None if np.isnan(forces).any() else forces,
                 stress=None if np.isnan(stress).all() else stress,
+                atom_energies=None if np.isnan(of_atoms).any() else of_atoms,
+                hessian=hessian if len(hessian) else None,
                 **fact,
             )
         )

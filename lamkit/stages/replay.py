@@ -18,7 +18,7 @@ import pydantic
 from lamkit.config import InputPath, Model
 from lamkit.console import log
 from lamkit.data.dataset import write_dataset
-from lamkit.data.frame import Frame
+from lamkit.data.frame import Frame, without_labels
 from lamkit.errors import UserError, suggest
 from lamkit.stages import old_heads
 
@@ -181,5 +181,5 @@ def _starts(start: Checkpoint, head: str, replay: Replay, targets: Sequence[Task
     for pool in pools:
         n = min(len(pool), max(1, STARTS // len(pools)))
         chosen = np.unique(np.linspace(0, len(pool) - 1, n).round().astype(int))
-        frames += [replace(pool.frame(int(i)), energy=None, forces=None, stress=None) for i in chosen]
+        frames += [without_labels(pool.frame(int(i))) for i in chosen]
     return frames

@@ -62,6 +62,11 @@ class LossConfig(config.Model):
             the trunk has ``confidence: true``.
         equigrad: weight of the rotational gradient in eV, which punishes energies that depend on orientation;
             Orb's authors advise a thousandth of the other weights. Conservative models only.
+        atom_energy: weight of the energies of the atoms, where the frames have them (``lamkit label``,
+            ``atom_energies: true``); deeppot-se only. Errors are in units of the force scale times 1 Å.
+        hessian: weight of products with the Hessian, where the frames have them (``lamkit label``, ``hessian: 1``);
+            the network is evaluated at two displaced structures more, which makes a step three times as long.
+            Errors are in units of the force scale per Å. Conservative models only.
     """
 
     kind: Literal["huber", "mae", "mse", "orb-mae", "orb-huber"] = "huber"
@@ -76,6 +81,8 @@ class LossConfig(config.Model):
     heads: dict[str, HeadWeights] = {}
     confidence: float = pydantic.Field(1.0, ge=0)
     equigrad: float = pydantic.Field(0.0, ge=0)
+    atom_energy: float = pydantic.Field(0.0, ge=0)
+    hessian: float = pydantic.Field(0.0, ge=0)
 
     @pydantic.model_validator(mode="after")
     def _orb_has_its_own_units(self) -> LossConfig:
@@ -83,6 +90,8 @@ class LossConfig(config.Model):
             raise ValueError(
                 f"{self.kind} has its own units and corners: leave units, intensive and deltas away"
             )
+        if self.kind.startswith("orb") and (self.atom_energy or self.hessian):
+            raise ValueError(f"{self.kind} has no terms atom_energy and hessian: take huber, mae or mse")
         return self
 
 

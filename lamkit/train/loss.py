@@ -211,6 +211,26 @@ def equigrad_term(rotational_grad: Tensor, graph_mask: Tensor) -> Tensor:
     return masked_mean(ops.sqrt(square + (1.0 - some)) * some, graph_mask)
 
 
+class ExtraTerm(nn.Cell):
+    """Errors of the energies of atoms or of products with the Hessian, as ``huber``, ``mae`` or ``mse`` has it."""
+
+    def __init__(self, config: LossConfig, dtype: ms.Type) -> None:
+        super().__init__()
+        self.penalty, self.physical = PENALTIES[config.kind], config.units == "physical"
+        self.delta = Tensor(config.delta, dtype)
+
+    def construct(self, error: Tensor, mask: Tensor, unit: Tensor) -> Tensor:
+        """Mean over the atoms where ``mask`` [N] is 1.
+
+        Args:
+            error: [N, 1] eV or [N, 3] eV/Å².
+            mask: [N].
+            unit: of the forces, eV/Å; with 1 Å that of energies and of products.
+        """
+        scaled = error if self.physical else error / unit
+        return masked_mean(self.penalty(scaled, self.delta).mean(axis=1), mask)
+
+
 LOSSES = {
     "huber": ScaledTerms,
     "mae": ScaledTerms,
@@ -231,6 +251,7 @@ class Loss(nn.Cell):
 
     Attributes:
         names: the terms, in the order of their weights.
+        extra: those of them that are of the extra labels, the last ones.
     """
 
     def __init__(
@@ -241,8 +262,11 @@ class Loss(nn.Cell):
         self.places = {name: outputs.index(name) for name in outputs}
         self.confident = trunk.confidence and config.confidence > 0
         self.turning = trunk.conservative and config.equigrad > 0
-        extra = (("confidence",) if self.confident else ()) + (("equigrad",) if self.turning else ())
-        self.names = ("energy", "forces", "stress", *extra)
+        more = (("confidence",) if self.confident else ()) + (("equigrad",) if self.turning else ())
+        self.extra = tuple(name for name in ("atom_energy", "hessian") if getattr(config, name) > 0)
+        if self.extra:
+            self.extra_term = ExtraTerm(config, dtype)
+        self.names = ("energy", "forces", "stress", *more, *self.extra)
 
     def construct(
         self,
@@ -256,6 +280,7 @@ class Loss(nn.Cell):
         node_graph: Tensor,
         sizes: tuple[Tensor, Tensor],
         graph_mask: Tensor,
+        errors: tuple[Tensor, ...] = (),
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The loss and its terms without their weights.
 
@@ -270,6 +295,7 @@ class Loss(nn.Cell):
             sizes: likewise.
             bins: edges of the classes of confidence (``Potential.head_bins``).
             graph_mask: [G].
+            errors: for each of :attr:`extra` the errors and their mask, as in :meth:`ExtraTerm.construct`.
         """
         terms = self.labels(predicted[:3], target, masks, units, scales, node_graph, sizes)
         if self.confident:
@@ -277,6 +303,8 @@ class Loss(nn.Cell):
             terms = (*terms, confidence_term(logits, predicted[1], target[1], masks[1], bins))
         if self.turning:
             terms = (*terms, equigrad_term(predicted[self.places["rotational_grad"]], graph_mask))
+        for i in range(len(self.extra)):
+            terms = (*terms, self.extra_term(errors[2 * i], errors[2 * i + 1], units[1]))
         total = weights[0] * terms[0]
         for i in range(1, len(self.names)):
             total = total + weights[i] * terms[i]

@@ -35,7 +35,7 @@ class Prefactors:
         self, config: LossConfig, head: str, own: LossWeights, names: Sequence[str], *, stress: bool = True
     ) -> None:
         given = config.heads.get(head)
-        start: dict[str, float] = {"confidence": config.confidence, "equigrad": config.equigrad}
+        start: dict[str, float] = {name: getattr(config, name) for name in names if name not in LABELS}
         end = dict(start)
         for label in LABELS:
             factor = getattr(own, label)

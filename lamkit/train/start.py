@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 
 from lamkit.data.denoise import NoisyView
 from lamkit.data.sampler import Dealer
+from lamkit.data.storage import ATOM_ENERGIES, HESSIAN
+from lamkit.data.view import View
 from lamkit.errors import UserError
 from lamkit.model.base import Headed
+from lamkit.model.config import DeepPotConfig
 from lamkit.train import normalizing
 from lamkit.train.checkpoint import Checkpoint
 from lamkit.train.saving import Saver
@@ -23,12 +26,35 @@ def refuse_unfit(run: Run) -> None:
     """Raise where the options of a run do not go together.
 
     Raises:
-        UserError: noise is asked for where labels are trained on.
+        UserError: noise is asked for where labels are trained on; or a term of the loss that the model or the
+            data do not have.
     """
     if run.config.denoise is not None and not all(isinstance(t.train, NoisyView) for t in run.tasks):
         raise UserError(
             "train.denoise: only 'lamkit pretrain' trains on noise; then start from it with --from"
         )
+
+    loss = run.config.loss
+    if loss.atom_energy and not isinstance(run.trunk, DeepPotConfig):
+        raise UserError(
+            "train.loss.atom_energy: an Orb makes its energy of the mean over all atoms, no atom has one of its own; "
+            "a deeppot-se has"
+        )
+    if loss.hessian and not run.trunk.conservative:
+        raise UserError("train.loss.hessian: for conservative models (output: conservative, or deeppot-se)")
+    for weight, array, option in (
+        (loss.atom_energy, ATOM_ENERGIES, "atom_energies: true"),
+        (loss.hessian, HESSIAN, "hessian: 1"),
+    ):
+        if weight and not any(_known(t.train, array) for t in run.tasks):
+            term = "atom_energy" if array == ATOM_ENERGIES else "hessian"
+            raise UserError(
+                f"train.loss.{term}: no training frame has such labels; make them by 'lamkit label' with {option}"
+            )
+
+
+def _known(view: View, array: str) -> bool:
+    return any(array in place.arrays() for _, _, place, _ in view.dataset.blocks(view.indices))
 
 
 def begin(network: Headed, run: Run) -> None:

@@ -19,6 +19,7 @@ from lamkit.data.plan import Plan
 from lamkit.data.reference import ReferenceFit
 from lamkit.data.split import split_indices
 from lamkit.data.statistics_file import labels_of
+from lamkit.data.storage import ATOM_ENERGIES, HESSIAN
 from lamkit.errors import UserError
 
 FEWEST_TO_SPLIT = 4  # frames; with fewer, all are trained on and none validates
@@ -194,7 +195,7 @@ def refuse_unusable(view: View, name: str) -> None:
     """
     for _, _, place, rows in view.dataset.blocks(view.indices):
         arrays = place.arrays()
-        for label in ("energy", "force", "virial", "coord"):
+        for label in ("energy", "force", "virial", ATOM_ENERGIES, HESSIAN, "coord"):
             for start in range(0, len(rows), 512) if label in arrays else ():
                 some = rows[start : start + 512]
                 bad = ~np.isfinite(np.asarray(arrays[label][some]).reshape(len(some), -1)).all(axis=1)

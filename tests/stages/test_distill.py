@@ -277,6 +277,7 @@ def test_a_deeppot_student_ends_with_an_input_for_lammps(teacher, starts, tmp_pa
         ({"head": "metal"}, "Did you mean 'metals'"),
         ({"head": "water"}, "head 'water' .* knows H, O"),
         ({"starts": ["nowhere.xyz"]}, "nowhere.xyz: no such file"),
+        ({"train": {**TRAIN, "loss": {"atom_energy": 1.0}}}, "no energies of single atoms"),
     ],
 )
 def test_wrong_input_is_explained(teacher, starts, tmp_path, changes, message):
@@ -306,14 +307,16 @@ def test_temperatures_of_the_tests_are_not_trained_at():
 
 
 def test_structures_that_test_are_not_trained_on_where_there_are_enough():
-    for total, n in ((10, 3), (4, 3), (2, 3)):
+    for total, n in ((10, 3), (5, 3), (4, 3)):
         held, pool = distill._dealt(np.arange(total), n)
         assert len(held) == n
         assert not set(held) & set(pool)
         assert set(held) | set(pool) == set(range(total))
         assert len(pool) >= total / 2
-    held, pool = distill._dealt(np.arange(1), 3)
-    assert set(held) == set(pool) == {0}
+    for total in (1, 2, 3):
+        held, pool = distill._dealt(np.arange(total), 3)
+        assert len(held) == 3
+        assert set(held) == set(pool) == set(range(total))
 
 
 @pytest.mark.parametrize(

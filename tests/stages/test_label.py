@@ -105,3 +105,60 @@ def test_resume_does_not_redo_finished_chunks(structures, tmp_path, module):
 def test_missing_data_are_named(tmp_path):
     with pytest.raises(UserError, match="nowhere: no such"):
         label.run(label.Options(data="nowhere", calculator=EMT_NAME), tmp_path / "out")
+
+
+def hessian_of(atoms):
+    """All second derivatives by EMT, [3n, 3n] eV/Å²."""
+    columns = []
+    for i in range(atoms.positions.size):
+        forces = []
+        for step in (1e-4, -1e-4):
+            moved = atoms.copy()
+            moved.positions.ravel()[i] += step
+            moved.calc = EMT()
+            forces.append(moved.get_forces().ravel())
+        columns.append((forces[1] - forces[0]) / 2e-4)
+    return np.array(columns)
+
+
+def test_energies_of_atoms_and_products_with_the_hessian_are_those_of_the_teacher(structures, tmp_path):
+    given = label.Options(data=str(structures), calculator=EMT_NAME, chunk=3, atom_energies=True, hessian=2)
+    data = open_dataset(label.run(given, tmp_path / "out")["data"])
+    frame = data.frame(4)
+    atoms = ase.io.read(structures, index=4)
+    whole = hessian_of(atoms)
+    atoms.calc = EMT()
+    np.testing.assert_allclose(frame.atom_energies, atoms.get_potential_energies(), atol=1e-9)
+    assert frame.hessian.shape == (2, 2, len(atoms), 3)
+    for v, found in frame.hessian:
+        expected = (whole @ v.ravel()).reshape(-1, 3)
+        assert abs(expected).max() > 1
+        np.testing.assert_allclose(found, expected, atol=5e-3 * abs(expected).max())
+
+
+def test_a_teacher_without_energies_of_atoms_is_told_at_once(structures, tmp_path, module):
+    class Plain(EMT):
+        implemented_properties = ("energy", "forces")
+
+    module.make = Plain
+    given = label.Options(data=str(structures), calculator="users_own_calculators:make", atom_energies=True)
+    with pytest.raises(UserError, match=r"no energies of single atoms .*energy, forces"):
+        label.run(given, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_frames_whose_atoms_do_not_add_up_are_left_out(structures, tmp_path, module):
+    class Shifted(EMT):
+        def calculate(self, atoms=None, *args, **kwargs):
+            super().calculate(atoms, *args, **kwargs)
+            self.results["energies"] = self.results["energies"] + 0.1
+
+    module.make = Shifted
+    given = label.Options(data=str(structures), calculator="users_own_calculators:make", atom_energies=True)
+    with pytest.raises(UserError, match=r"7 of 7 frames .* miss the energy by 0\.4 eV"):
+        label.run(given, tmp_path / "out")
+
+
+def test_dft_gives_no_extra_labels(structures, tmp_path):
+    with pytest.raises(UserError, match="not by a DFT program"):
+        label.run(label.Options(data=str(structures), cp2k={}, hessian=1), tmp_path / "out")

@@ -9,6 +9,7 @@ import pytest
 from toy_data import FAST
 
 from lamkit.calculator import LamCalculator
+from lamkit.data.dataset import open_dataset
 from lamkit.data.frame import to_atoms
 from lamkit.data.heads import HeadConfig, LevelOfTheory
 from lamkit.model.config import DeepPotConfig
@@ -57,6 +58,15 @@ def test_calculator_finds_the_errors_of_the_validation(run, emt_data):
     predicted = LamCalculator(out).predict([to_atoms(f) for f in frames])
     squares = [np.square(p["forces"] - f.forces) for p, f in zip(predicted, frames, strict=True)]
     assert np.sqrt(np.mean(squares)) == pytest.approx(result["heads"]["alloy"]["forces_rmse"], rel=1e-4)
+
+
+def test_energies_of_atoms_are_a_property_for_ase(run, emt_data):
+    calculator = LamCalculator(run[0])
+    atoms = to_atoms(open_dataset(emt_data["alloy"]).frame(0))
+    atoms.calc = calculator
+    energies = atoms.get_potential_energies()
+    assert energies.shape == (len(atoms),)
+    assert energies.sum() == pytest.approx(atoms.get_potential_energy(), abs=1e-4)
 
 
 @pytest.mark.slow
