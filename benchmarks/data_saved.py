@@ -76,10 +76,10 @@ def learn(kind: str, name: str, n: int, rate: float, seed: int, args: argparse.N
 
 def best_rate(kind: str, name: str, args: argparse.Namespace) -> float:
     """The rate with the smallest validation error, seed 0, at TUNED_ON frames."""
-    scores = {
-        rate: learn(kind, name, TUNED_ON, rate, 0, args)["result"]["score"]
-        for rate in map(float, args.rates.split(","))
-    }
+    rates = [float(rate) for rate in args.rates.split(",")]
+    if len(rates) == 1:
+        return rates[0]
+    scores = {rate: learn(kind, name, TUNED_ON, rate, 0, args)["result"]["score"] for rate in rates}
     return min(scores, key=lambda rate: scores[rate])
 
 
@@ -106,10 +106,11 @@ def table(name: str, args: argparse.Namespace) -> list[str]:
         for kind in rates
         for n in sizes
     }
+    found = {key: errors for key, errors in found.items() if errors}
     force = {key: np.array([1000 * e["forces_rmse"] for e in errors]) for key, errors in found.items()}
     energy = {key: [1000 * e["energy_mae"] for e in errors] for key, errors in found.items()}
-    zero = 1000 * found["scratch", sizes[0]][0]["forces_rms_target"]
-    curve = {n: float(force["scratch", n].mean()) for n in sizes}
+    zero = 1000 * found["scratch", sizes[-1]][0]["forces_rms_target"]
+    curve = {n: float(force["scratch", n].mean()) for n in sizes if ("scratch", n) in force}
     lines = [
         f"{name}: up to {args.steps} steps, {args.seeds} seeds, learning rate {rates['finetune']:g} fine-tuned, "
         f"{rates['scratch']:g} from scratch; predicting zero: {zero:.0f} meV/Å",
@@ -123,12 +124,16 @@ def table(name: str, args: argparse.Namespace) -> list[str]:
         if n in pairs:
             ratio = runs.spread(list(force["finetune", n] / force["scratch", pairs[n]]), 2)
             ratio += "" if pairs[n] == 10 * n else f" (against {pairs[n]})"
-        needed = frames_needed(curve, float(force["finetune", n].mean()))
-        lines.append(
-            f"| {n} | {runs.spread(force['finetune', n])} | {runs.spread(force['scratch', n])} "
-            f"| {runs.spread(energy['finetune', n], 1)} | {runs.spread(energy['scratch', n], 1)} | {ratio} "
-            f"| {f'{needed:.0f}' if math.isfinite(needed) else f'> {sizes[-1]}'} |"
-        )
+        needed = "–"
+        if ("finetune", n) in force:
+            frames = frames_needed(curve, float(force["finetune", n].mean()))
+            needed = f"{frames:.0f}" if math.isfinite(frames) else f"> {sizes[-1]}"
+        cells = [
+            runs.spread(of[kind, n], digits) if (kind, n) in of else "–"
+            for of, digits in ((force, 0), (energy, 1))
+            for kind in ("finetune", "scratch")
+        ]
+        lines.append(f"| {n} | {' | '.join(cells)} | {ratio} | {needed} |")
     return lines
 
 
@@ -137,7 +142,7 @@ def arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
     parser.add_argument("--out", type=Path, default=Path("lamkit-claims"))
     parser.add_argument("--trunk", default="orb-v3-tiny")
-    parser.add_argument("--base-steps", default="4500,6000", help="of pre-training, in rounds")
+    parser.add_argument("--base-steps", default="4500,4500", help="of pre-training, in rounds")
     parser.add_argument("--seeds", type=int, default=3)
     return parser
 
@@ -164,7 +169,10 @@ def main() -> None:
     parser.add_argument("--rates", default="0.001,0.003")
     parser.add_argument("--downstream", default=",".join(DOWNSTREAM))
     parser.add_argument(
-        "--curve-seeds", type=int, default=3, help="of the points that the claim does not compare"
+        "--curve-seeds",
+        type=int,
+        default=3,
+        help="of the points that the claim does not compare; 0: none of them",
     )
     parser.add_argument("--most", type=int, default=300, help="training frames at most")
     args = parser.parse_args()

@@ -18,8 +18,8 @@ import data_saved
 import runs
 import sets
 
-OLD = ("gfn2", "mptrj", "alexandria", "Si", "Ta", "carbon")
-UNSEEN = {"mptrj@Cu": "Cu", "mptrj@Ni": "Ni", "gfn2@ethanol": "ethanol"}
+OLD = ("gfn2", "Si", "Ta")
+UNSEEN = {"gfn2@ethanol": "ethanol"}
 WAYS = ("naive", "real", "replay", "lora")
 
 
@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--old", default=",".join(OLD), help="heads that train along and are tested")
     parser.add_argument("--frames", type=int, default=100)
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--rate", type=float, default=0.001)
+    parser.add_argument("--rate", type=float, default=0.0005, help="that of the preset finetune")
     parser.add_argument("--ways", default=",".join(WAYS))
     args = parser.parse_args()
     data_saved.tables(args.new.split(","), table, args, "forgetting.md")

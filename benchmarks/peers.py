@@ -65,8 +65,8 @@ def fitted(train: Callable[[int, str], float], few: int, seconds: float) -> tupl
 
     ``train(n, name)`` trains for n steps in the folder ``name`` and returns processor seconds.
     """
-    once, thrice = train(few, "few"), train(3 * few, "more")
-    each = max((thrice - once) / (2 * few), 1e-9)
+    once, twice = train(few, "few"), train(2 * few, "more")
+    each = max((twice - once) / few, 1e-9)
     n = max(1, int((seconds - once + few * each) / each))
     return n, train(n, "full")
 

@@ -125,5 +125,5 @@ def test_equal_time_is_extrapolated_from_two_short_runs(benchmarks):
         return 20.0 + 0.5 * n  # 20 s to start, half a second per step
 
     steps, seconds = peers.fitted(train, 10, 300.0)
-    assert asked == [(10, "few"), (30, "more"), (560, "full")]
+    assert asked == [(10, "few"), (20, "more"), (560, "full")]
     assert (steps, seconds) == (560, 300.0)
