@@ -45,8 +45,11 @@ def work(repeats: int) -> None:
     from mindspore import Tensor
 
     from lamkit.model.runtime import setup
-    from lamkit.train.world import join
+    from lamkit.train.world import join, schedule
 
+    if os.environ["MS_ROLE"] == "MS_SCHED":
+        schedule()
+        return
     setup("CPU")
     world = join()
     found = {}
