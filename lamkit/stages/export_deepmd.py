@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 SUFFIX = ".dp"
-INPUT, STRUCTURE, COMPRESS = "in.lammps", "conf.lmp", "compress.py"
+INPUT, STRUCTURE, COMPRESS, CHECKPOINT = "in.lammps", "conf.lmp", "compress.py", "checkpoint.py"
 HYDROGEN_STEP, STEP = 0.0005, 0.001  # ps
 TEMPLATE = """# {title}
 # 1. dp convert-backend {file} {frozen}       (once; DeePMD-kit with TensorFlow)
 #    faster: python {compress} {frozen} {compressed}, and {compressed} below
 # 2. lmp -in {input}                          (LAMMPS with the DeePMD plugin)
+# To go on training it: python {checkpoint} {file} {trainable}   (once; DeePMD-kit with PyTorch)
+#    dp --pt train input.json --finetune {trainable} --use-pretrain-script
 # Elements by LAMMPS type: {types}
 units           metal
 boundary        {boundary}
@@ -75,8 +77,26 @@ sys.exit(code)
 """
 
 
+# `dp --pt train --finetune` and `--init-model` start from a checkpoint, which `dp convert-backend` does not write.
+CHECKPOINTING = """\
+\"\"\"A checkpoint for dp --pt train: python checkpoint.py student.dp student.pt (needs DeePMD-kit, PyTorch).\"\"\"
+
+import sys
+
+import torch
+from deepmd.dpmodel.utils.serialization import load_dp_model
+from deepmd.pt.model.model.model import BaseModel
+from deepmd.pt.train.wrapper import ModelWrapper
+
+source, target = sys.argv[1:]
+data = load_dp_model(source)
+network = ModelWrapper(BaseModel.deserialize(data["model"]), model_params=data["model_def_script"])
+torch.save({"model": network.state_dict(), "optimizer": None}, target)
+"""
+
+
 def run(model: Path, head: str | None, out: Path) -> dict[str, Any]:
-    """Write ``out``, and beside it ``in.lammps``, ``conf.lmp`` and ``compress.py`` unless they are there.
+    """Write ``out``, and beside it ``in.lammps``, ``conf.lmp`` and two scripts unless they are there.
 
     The structure is the first training frame, where the training data lie beside the checkpoint.
 
@@ -102,6 +122,8 @@ def run(model: Path, head: str | None, out: Path) -> dict[str, Any]:
     boundary = "p p p" if atoms is None else " ".join("p" if p else "s" for p in atoms.pbc)
     text = TEMPLATE.format(
         compress=COMPRESS,
+        checkpoint=CHECKPOINT,
+        trainable=f"{out.stem}.pt",
         compressed=f"{out.stem}-compressed.pb",
         title=f"Molecular dynamics with {out.name}: head '{name}' of {found.path}",
         file=out.name,
@@ -115,6 +137,7 @@ def run(model: Path, head: str | None, out: Path) -> dict[str, Any]:
     )
     lammps = _write_beside(out, INPUT, text)
     _write_beside(out, COMPRESS, COMPRESSION)
+    _write_beside(out, CHECKPOINT, CHECKPOINTING)
     structure = None if atoms is None else _write_beside(out, STRUCTURE, _lammps_data(atoms, elements))
     log.info("%s: head '%s' of %s, elements in this order: %s", out, name, found.path, " ".join(elements))
     if lammps:

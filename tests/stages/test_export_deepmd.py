@@ -183,6 +183,19 @@ def test_forces_and_virial_are_those_of_deepmd_kit(deepmd, frozen, own, tmp_path
 
 
 @pytest.mark.deepmd
+def test_jax_finds_the_same_forces_and_virial(deepmd, exported, own, tmp_path):
+    environment = Path(f"{deepmd}-jax")
+    if not environment.is_dir():
+        pytest.skip(f"{environment} is not there (bash tests/deepmd_environment.sh)")
+    path = tmp_path / "student.hlo"
+    call(environment, "dp", "convert-backend", str(exported), str(path), cwd=tmp_path)
+    found = evaluated(environment, path, tmp_path)
+    assert found["energy"][0] == pytest.approx(own["energy"], rel=1e-12)
+    np.testing.assert_allclose(found["forces"], own["forces"], atol=1e-8)
+    np.testing.assert_allclose(found["virial"], own["virial"], atol=1e-8)
+
+
+@pytest.mark.deepmd
 def test_lammps_finds_the_same_forces_and_pressure(deepmd, frozen, exported, own, tmp_path):
     for path in (frozen, exported.parent / "in.lammps", exported.parent / "conf.lmp"):
         shutil.copy(path, tmp_path)
@@ -207,38 +220,67 @@ def test_lammps_finds_the_same_forces_and_pressure(deepmd, frozen, exported, own
     np.testing.assert_allclose(numbers[1:], expected, rtol=2e-7, atol=1e-2)
 
 
-@pytest.mark.deepmd
-def test_dp_train_goes_on_from_the_exported_model(deepmd, frozen, exported, tmp_path):
-    """The first errors on data that the model labelled itself are rounding: training begins with its weights."""
-    torch = Path(f"{deepmd}-torch")
-    if not torch.is_dir():
-        pytest.skip(f"{torch} is not there (WITH_TORCH=1 bash tests/deepmd_environment.sh)")
-    atoms, start = water(3), tmp_path / "student.pth"
-    call(torch, "dp", "convert-backend", str(exported), str(start), cwd=tmp_path)
-    folder = tmp_path / "data" / "set.000"
-    folder.mkdir(parents=True)
+@pytest.fixture(scope="module")
+def pytorch(deepmd) -> Path:
+    """DeePMD-kit with PyTorch."""
+    folder = Path(f"{deepmd}-torch")
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there (WITH_TORCH=1 bash tests/deepmd_environment.sh)")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def training(deepmd, frozen, exported, tmp_path_factory) -> Path:
+    """A folder with an input for ``dp train``, and a frame that the model labelled itself."""
+    folder = tmp_path_factory.mktemp("training")
+    data = folder / "data" / "set.000"
+    data.mkdir(parents=True)
+    atoms = water(3)
     types = [["H", "O"].index(s) for s in atoms.get_chemical_symbols()]
-    np.savetxt(tmp_path / "data" / "type.raw", types, fmt="%d")
-    (tmp_path / "data" / "type_map.raw").write_text("H\nO\n")
-    before = evaluated(deepmd, frozen, tmp_path)
-    np.save(folder / "coord.npy", atoms.positions.reshape(1, -1))
-    np.save(folder / "box.npy", atoms.cell.array.reshape(1, 9))
-    np.save(folder / "energy.npy", before["energy"])
-    np.save(folder / "force.npy", before["forces"].reshape(1, -1))
+    np.savetxt(folder / "data" / "type.raw", types, fmt="%d")
+    (folder / "data" / "type_map.raw").write_text("H\nO\n")
+    before = evaluated(deepmd, frozen, folder)
+    np.save(data / "coord.npy", atoms.positions.reshape(1, -1))
+    np.save(data / "box.npy", atoms.cell.array.reshape(1, 9))
+    np.save(data / "energy.npy", before["energy"])
+    np.save(data / "force.npy", before["forces"].reshape(1, -1))
     script = {
         "model": read(exported)["model_def_script"],
         "learning_rate": {"type": "exp", "start_lr": 1e-12, "stop_lr": 1e-13, "decay_steps": 1},
         "loss": {"type": "ener", "start_pref_e": 1, "limit_pref_e": 1, "start_pref_f": 1, "limit_pref_f": 1},
         "training": {
-            "training_data": {"systems": [str(tmp_path / "data")], "batch_size": 1},
+            "training_data": {"systems": [str(folder / "data")], "batch_size": 1},
             "numb_steps": 2, "disp_freq": 1, "seed": 1,
         },
     }  # fmt: skip
-    (tmp_path / "input.json").write_text(json.dumps(script))
-    call(torch, "dp", "--pt", "train", "input.json", "--init-frz-model", str(start), cwd=tmp_path)
-    first = np.loadtxt(tmp_path / "lcurve.out", ndmin=2)[0]
-    names = (tmp_path / "lcurve.out").read_text().splitlines()[0].split()[1:]
-    errors = dict(zip(names, first, strict=True))
+    (folder / "input.json").write_text(json.dumps(script))
+    return folder
+
+
+def first_errors(pytorch: Path, training: Path, folder: Path, *start: str) -> dict[str, float]:
+    """Errors of ``dp --pt train`` at its first step."""
+    call(pytorch, "dp", "--pt", "train", str(training / "input.json"), *start, cwd=folder)
+    lines = (folder / "lcurve.out").read_text().splitlines()
+    return dict(zip(lines[0].split()[1:], np.loadtxt(folder / "lcurve.out", ndmin=2)[0], strict=True))
+
+
+@pytest.mark.deepmd
+def test_dp_train_goes_on_from_the_frozen_model(pytorch, training, exported, tmp_path):
+    """The first errors on data that the model labelled itself are rounding: training begins with its weights."""
+    call(pytorch, "dp", "convert-backend", str(exported), "student.pth", cwd=tmp_path)
+    errors = first_errors(pytorch, training, tmp_path, "--init-frz-model", "student.pth")
+    assert errors["rmse_e_trn"] < 1e-6
+    assert errors["rmse_f_trn"] < 1e-5
+
+
+@pytest.mark.deepmd
+@pytest.mark.parametrize("start", ["--finetune", "--init-model"])
+def test_dp_train_goes_on_from_the_checkpoint_that_the_script_makes(
+    pytorch, training, exported, tmp_path, start
+):
+    script = str(exported.parent / "checkpoint.py")
+    call(pytorch, "python", script, str(exported), "student.pt", cwd=tmp_path)
+    errors = first_errors(pytorch, training, tmp_path, start, "student.pt")
     assert errors["rmse_e_trn"] < 1e-6
     assert errors["rmse_f_trn"] < 1e-5
 
