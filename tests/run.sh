@@ -13,6 +13,7 @@ install_programs() {
         dpkg-query -W -f '${Status}' "$name" 2>/dev/null | grep -q '^install ok' || missing+=("$name")
     done
     [ ${#missing[@]} = 0 ] && return
+    echo "installing ${missing[*]}" >&2
     { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
         "${missing[@]}"; } >/dev/null 2>&1 || echo "not installed: ${missing[*]}" >&2
 }

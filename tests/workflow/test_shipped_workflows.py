@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lamkit import presets
+from lamkit.cli import cp
 from lamkit.data.dataset import open_dataset
 from lamkit.errors import UserError
 from lamkit.stages import STAGES
@@ -23,6 +25,20 @@ def test_the_workflows_that_the_documentation_names_are_there() -> None:
     chains = {"quickstart", "pretrain-finetune-distill", "evaluate-model"}
     rounds = {"pfd-finetune", "pfd-distill", "concurrent-learning"}
     assert chains | rounds <= set(NAMES)
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.zh.md"])
+def test_the_read_me_has_a_line_for_each_of_them(repo: Path, page: str) -> None:
+    rows = re.findall(r"^\| `([\w-]+)\.yaml` \|", (repo / page).read_text(), flags=re.M)
+    assert sorted(rows) == NAMES
+
+
+def test_copies_as_the_files_say_them_can_be_made(repo: Path) -> None:
+    pages = [*(repo / "workflows").glob("*.yaml"), *(repo / "configs").rglob("*.yaml"), repo / "README.md"]
+    named = {name for page in pages for name in re.findall(r"lamkit cp (\S+)", page.read_text())}
+    assert len(named) >= 4
+    for name in named:
+        assert cp.find(name.replace("NAME", "quickstart")).is_file(), name
 
 
 @pytest.mark.parametrize("name", NAMES)
