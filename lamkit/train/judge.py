@@ -89,8 +89,11 @@ class Judge:
         return True
 
     def _none_worse(self, errors: Mapping[str, Any], first_errors: Mapping[str, Any]) -> bool:
-        """Whether no head that was tuned has larger force errors (energy errors without forces) than at first."""
-        for task in self.r.judges if self.r.tuned else ():
+        """Whether no head that fine-tuning is about has larger force errors (energies without forces) than at first.
+
+        Pre-training that goes on may lose a little on one of its many heads for what it wins on the others.
+        """
+        for task in self.r.judges if self.r.tuned and self.r.judged is not None else ():
             now, first = errors.get(task.name), first_errors.get(task.name)
             if now is None or first is None:
                 continue

@@ -33,7 +33,8 @@ class Run:
         out: run folder.
         start: checkpoint that the weights come from, or None.
         init: head → head of ``start`` that its weights come from; None: random.
-        judged: heads whose validation errors choose the best checkpoint; None: all.
+        judged: heads that fine-tuning is about: their validation errors choose the best checkpoint, in which none
+            of them may be worse than at the start. None: all heads choose, by their geometric mean alone.
         resolved: complete configuration, for ``config.yaml``.
         device: CPU, GPU or Ascend.
         resume_hint: command that goes on with this run.

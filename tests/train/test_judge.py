@@ -1,0 +1,51 @@
+"""Which checkpoint is the best one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from lamkit.train.config import TrainConfig
+from lamkit.train.judge import Judge
+from lamkit.train.run import Run
+from lamkit.train.standing import Recent, Standing
+
+HEADS = ("a", "b")
+
+
+def errors(a: float, b: float) -> dict:
+    """Validation errors with these force errors, eV/Å."""
+    rest = dict.fromkeys(("energy_mae", "energy_rmse", "forces_mae", "stress_mae", "stress_rmse"), 0.1)
+    return {"a": {**rest, "forces_rmse": a}, "b": {**rest, "forces_rmse": b}}
+
+
+@pytest.fixture
+def verdicts(tmp_path):
+    """Verdicts on validations one after the other, the first of them before any step."""
+
+    def judge(judged, *found) -> list[bool]:
+        tasks = [SimpleNamespace(name=n, valid=[0], scales=SimpleNamespace(forces=1.0)) for n in HEADS]
+        run = Run(
+            tasks=tasks, trunk=None, config=TrainConfig(), out=Path(tmp_path), init={n: n for n in HEADS}, judged=judged
+        )  # fmt: skip
+        coming = iter(found)
+        validator = SimpleNamespace(errors=lambda predictor: next(coming))
+        plan = SimpleNamespace(batches=dict.fromkeys(HEADS, 1))
+        judge = Judge(run, plan, validator, None, None)
+        at, recent, said = Standing.at_start(2), Recent(2), []
+        for step in range(len(found)):
+            at.step = step
+            said.append(judge.validate(at, recent, 0.0, 0.0))
+        return said
+
+    return judge
+
+
+def test_fine_tuning_takes_no_checkpoint_in_which_one_of_its_heads_got_worse(verdicts):
+    assert verdicts(HEADS, errors(0.4, 0.4), errors(0.2, 0.41), errors(0.3, 0.39)) == [True, False, True]
+
+
+def test_pre_training_that_goes_on_may_lose_a_little_on_one_head(verdicts):
+    assert verdicts(None, errors(0.4, 0.4), errors(0.2, 0.41), errors(0.3, 0.39)) == [True, True, False]
