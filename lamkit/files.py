@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import tarfile
 import uuid
 from pathlib import Path
 
@@ -123,3 +124,26 @@ def sha256(path: str | Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def unpack(archive: str | Path, folder: str | Path) -> None:
+    """Unpack a tar file; nothing of it may lie outside of ``folder``.
+
+    Raises:
+        UserError: something of it would.
+    """
+    with tarfile.open(archive) as tar:
+        if hasattr(tarfile, "data_filter"):  # Python 3.11.4; Debian 12 has 3.11.2
+            try:
+                tar.extractall(folder, filter="data")
+            except tarfile.FilterError as error:
+                raise UserError(f"{archive}: {error}") from None
+            return
+        inside = Path(folder).resolve()
+        for member in tar.getmembers():
+            place = inside / member.name
+            ends = [place, inside / member.linkname if member.islnk() else place.parent / member.linkname]
+            special = member.isdev() or member.isfifo()
+            if special or not all(end.resolve().is_relative_to(inside) for end in ends):
+                raise UserError(f"{archive}: {member.name} lies outside of the folder that it is unpacked to")
+        tar.extractall(folder)

@@ -21,6 +21,7 @@ from typing import Any
 
 from lamkit import config, console
 from lamkit.errors import UserError
+from lamkit.files import unpack
 from lamkit.workflow import claims, code, cores, hashing, pool
 from lamkit.workflow import folder as stage_folder
 from lamkit.workflow.local import signal_words
@@ -116,8 +117,7 @@ def _unpack_inputs(home: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (home / "inputs").is_dir():
             temporary = home / f".inputs-{os.getpid()}"
-            with tarfile.open(home / "inputs.tar") as tar:
-                tar.extractall(temporary, filter="data")
+            unpack(home / "inputs.tar", temporary)
             os.replace(temporary, home / "inputs")
 
 

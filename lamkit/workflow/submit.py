@@ -24,7 +24,7 @@ from typing import Any
 from lamkit import config
 from lamkit.console import log
 from lamkit.errors import LamkitError, UserError
-from lamkit.files import atomic_write
+from lamkit.files import atomic_write, unpack
 from lamkit.workflow import claims, code, hashing
 from lamkit.workflow import folder as stage_folder
 from lamkit.workflow.cluster import WORK, Place, read_cluster
@@ -168,8 +168,7 @@ def _unpack(home: Path, folder: Path) -> dict[str, Any]:
     packed = home / PACKED
     if not packed.is_file():
         return {}
-    with tarfile.open(packed) as tar:
-        tar.extractall(folder, filter="data")
+    unpack(packed, folder)
     fault = stage_folder.read_json(folder / stage_folder.ERROR)
     (folder / stage_folder.ERROR).unlink(missing_ok=True)
     _append_log(folder)
@@ -206,8 +205,7 @@ def _run_dft(folder: Path, module: ModuleType, options: Any, place: Place) -> di
         tasks = [Command(name, command, tuple(task.forward(base / name))) for name in folders]
         submit(base, tasks, [], place, batch.parent)
         for name in folders:
-            with tarfile.open(base / name / PACKED) as tar:
-                tar.extractall(base / name, filter="data")
+            unpack(base / name / PACKED, base / name)
             (base / name / PACKED).unlink()
         batch.unlink()
 

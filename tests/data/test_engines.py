@@ -2,7 +2,6 @@
 
 import gzip
 import itertools
-import tarfile
 from pathlib import Path
 
 import engine_outputs as outputs
@@ -14,6 +13,7 @@ from lamkit.data.formats import Dropped, ReadOptions, Remark, get_format, recogn
 from lamkit.data.formats.any_dpdata import names
 from lamkit.data.frame import volume
 from lamkit.errors import UserError
+from lamkit.files import unpack
 
 REAL = Path(__file__).parent / "outputs"
 
@@ -219,8 +219,7 @@ def test_an_unconverged_pw_run_gives_no_frame_but_a_count(tmp_path):
 
 
 def test_cp_runs_find_their_input_and_carry_stress(tmp_path):
-    with tarfile.open(REAL / "qe_cp.tar.gz") as pack:
-        pack.extractall(tmp_path / "out", filter="data")
+    unpack(REAL / "qe_cp.tar.gz", tmp_path / "out")
     (tmp_path / "out/cp.in").rename(tmp_path / "cp.in")
     frames = kept(read(tmp_path / "out/h2cp.evp"))
     assert len(frames) == 4

@@ -81,9 +81,10 @@ class Slurm:
         deadline = time.monotonic() + 30
         while "idle" not in self.ask("sinfo", "-h", "-o", "%T"):
             if time.monotonic() > deadline:
-                text = (self.root / "ctld.log").read_text() if (self.root / "ctld.log").exists() else ""
+                logs = [self.root / name for name in ("ctld.log", "d.log")]
+                text = "\n".join(log.read_text()[-1000:] for log in logs if log.exists())
                 self.__exit__()
-                raise RuntimeError(f"Slurm did not come up: {text[-2000:]}")
+                raise RuntimeError(f"Slurm did not come up: {text}")
             time.sleep(0.2)
         return self
 
