@@ -5,14 +5,18 @@ For each system (molybdenum and silicon: PBE, mlearn; MAPbI3: SCAN; water: PBE0+
 1. --frames frames are drawn at random from the training part. mlearn has its authors' test part; of the others the
    last quarter of the trajectory tests, and nothing of it is trained on.
 2. teacher: a trunk that was pre-trained on other data (--trunk) is fine-tuned on these frames.
-3. student: `lamkit distill`; it never sees a DFT label, only the teacher's on frames of the teacher's MD.
-4. direct: the same architecture, steps and rates as the student, trained on the DFT frames themselves.
+3. student: `lamkit distill`; it never sees a DFT label, only the teacher's on frames of the teacher's MD that begins at
+   the drawn frames, and on displaced copies of these.
+4. direct: the student's architecture, batches and steps, trained on the DFT frames themselves, once with each of
+   --rates; the run that is best on its validation frames counts (of each run its best checkpoint). The student is
+   trained with the first of the rates only.
 
 All three are tested on the same held-out DFT frames. Kept: the teacher's accuracy that the student keeps,
 error(teacher) / error(student). Gain: error(direct) / error(student).
 
 Run: python benchmarks/distilled.py --shared ../shared --trunk CKPT --out lamkit-distilled
-Each finished piece is kept and not done again. The table is printed and written to OUT/table-STUDENT.md.
+make_classical.py makes data of classical potentials to pre-train trunks on. Each finished piece is kept and not done
+again. The table is printed and written to OUT/table-STUDENT.md.
 """
 
 from __future__ import annotations
@@ -25,7 +29,8 @@ from pathlib import Path
 
 import numpy as np
 
-# Sources of DFT frames and temperatures of the exploration in K.
+# Sources of DFT frames, temperatures of the exploration in K, and displacements of copies in Å (0.1 unless told;
+# bonds to hydrogen are too stiff for that).
 SYSTEMS = {
     "Mo": {
         "functional": "PBE",
@@ -39,8 +44,13 @@ SYSTEMS = {
         "test": "mlearn/Si/test.json",
         "kelvin": [300, 1000, 2000],
     },
-    "MAPbI3": {"functional": "SCAN", "train": "dpgen_MAPbI3_SCAN/sys.000", "kelvin": [300, 600]},
-    "water": {"functional": "PBE0+TS", "train": "deepmd_water", "kelvin": [300, 450]},
+    "MAPbI3": {
+        "functional": "SCAN",
+        "train": "dpgen_MAPbI3_SCAN/sys.000",
+        "kelvin": [300, 600],
+        "rattle": 0.03,
+    },
+    "water": {"functional": "PBE0+TS", "train": "deepmd_water", "kelvin": [300, 450], "rattle": 0.03},
 }
 TEST_PART = 0.25
 
@@ -86,23 +96,26 @@ def prepare(name: str, args: argparse.Namespace) -> tuple[Path, Path]:
     return train, test
 
 
-def direct(name: str, data: Path, out: Path, args: argparse.Namespace) -> None:
-    """The student's architecture trained on the DFT frames, as the distillation trains it."""
+def direct(name: str, data: Path, out: Path, rate: float, args: argparse.Namespace) -> float:
+    """The student's architecture trained on the DFT frames, as the distillation trains it; its validation score."""
     from lamkit.data.heads import HeadConfig, LevelOfTheory
     from lamkit.stages import distill, student
 
-    if (out / "result.json").exists():
-        return
-    options = distill.Options(student=args.student, train=training(args))
-    level = LevelOfTheory(method="DFT", functional=SYSTEMS[name]["functional"])
-    head = HeadConfig(name=name, level_of_theory=level)
-    result = student.fit(data, head, options.student, options.train, out)
-    (out / "result.json").write_text(json.dumps(result, default=str))
+    if not (out / "result.json").exists():
+        options = distill.Options(student=args.student, train=training(args, rate))
+        level = LevelOfTheory(method="DFT", functional=SYSTEMS[name]["functional"])
+        head = HeadConfig(name=name, level_of_theory=level)
+        result = student.fit(data, head, options.student, options.train, out)
+        (out / "result.json").write_text(json.dumps(result, default=str))
+    return float(json.loads((out / "result.json").read_text())["score"])
 
 
-def training(args: argparse.Namespace) -> dict:
+def training(args: argparse.Namespace, rate: float) -> dict:
     """How both students are trained."""
-    return {"max_steps": args.steps, "seed": args.seed, "valid_fraction": 0.1}
+    return {
+        "max_steps": args.steps, "batch_atoms": args.batch_atoms, "learning_rate": rate, "seed": args.seed,
+        "valid_fraction": 0.1,
+    }  # fmt: skip
 
 
 def distilled(name: str, teacher: Path, train: Path, test: Path, out: Path, args: argparse.Namespace) -> None:
@@ -111,17 +124,15 @@ def distilled(name: str, teacher: Path, train: Path, test: Path, out: Path, args
         "n_starts": args.starts,
         "temperatures": SYSTEMS[name]["kelvin"],
         "heldout": {"n_starts": 2},
-        "dynamics": {"steps": 200, "save_every": 4, "equilibrate": 8},
-        "perturb": {"n": 6},
+        "dynamics": {"steps": args.md_steps, "save_every": 10, "equilibrate": 10},
+        "perturb": {"n": args.copies, "rattle": SYSTEMS[name].get("rattle", 0.1)},
         "n_frames": args.labels,
         "rounds": 1,
         "criterion": {"rounds": 1},
-        "train": training(args),
+        "train": training(args, args.rates[0]),
         "seed": args.seed,
     }
-    if SYSTEMS[name].get("min_atoms"):
-        settings["min_atoms"] = SYSTEMS[name]["min_atoms"]
-    config = args.out / f"distill-{name}-{args.student}-{args.seed}.json"
+    config = args.out / f"{out.name}.json"
     config.write_text(json.dumps(settings))  # JSON is YAML
     resumed(
         out, "distill", str(config), "--teacher", str(teacher), "--head", name, "--student", args.student,
@@ -132,20 +143,20 @@ def distilled(name: str, teacher: Path, train: Path, test: Path, out: Path, args
 def measure(name: str, args: argparse.Namespace) -> dict[str, dict]:
     """All models of a system, and their errors on its test frames."""
     train, test = prepare(name, args)
-    mark = f"{args.student}-{args.steps}-{args.seed}"
-    teacher = args.out / f"{name}-teacher-{args.seed}"
-    runs = {
-        "teacher": teacher,
-        "student": args.out / f"{name}-student-{mark}",
-        "direct": args.out / f"{name}-direct-{mark}",
-    }
+    drawn = f"{args.frames}-{args.seed}"
+    mark = f"{args.student}-{args.steps}-{drawn}"
+    teacher = args.out / f"{name}-teacher-{drawn}"
     resumed(
         teacher, "finetune", "--head", name, "--from", str(args.trunk), "--data", str(train),
         "--set", f"train.max_steps={args.teacher_steps}", "--set", f"train.learning_rate={args.rate}",
-        "--set", f"train.seed={args.seed}",
+        "--set", f"train.batch_atoms={args.batch_atoms}", "--set", f"train.seed={args.seed}",
+        "--set", "train.patience=null",  # the best checkpoint counts, as of the others
     )  # fmt: skip
-    direct(name, train, runs["direct"], args)
-    distilled(name, teacher, train, test, runs["student"], args)
+    student = args.out / f"{name}-student-{mark}"
+    distilled(name, teacher, train, test, student, args)
+    tried = {args.out / f"{name}-direct-{mark}-{rate:g}": rate for rate in args.rates}
+    scores = {out: direct(name, train, out, rate, args) for out, rate in tried.items()}
+    runs = {"teacher": teacher, "student": student, "direct": min(scores, key=lambda out: scores[out])}
     found = {}
     for kind, run in runs.items():
         saved = run / "tested.json"
@@ -174,14 +185,23 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
     parser.add_argument("--out", type=Path, default=Path("lamkit-distilled"))
     parser.add_argument("--trunk", type=Path, default=Path("examples/model"), help="pre-trained checkpoint")
-    parser.add_argument("--systems", default="Mo,MAPbI3,water", help=f"of {', '.join(SYSTEMS)}")
-    parser.add_argument("--student", default="orb-narrow", help="preset of configs/student")
+    parser.add_argument("--systems", default="Si,water,MAPbI3", help=f"of {', '.join(SYSTEMS)}")
+    parser.add_argument("--student", default="deeppot-se-small", help="preset of configs/student")
     parser.add_argument("--frames", type=int, default=100, help="DFT frames of the teacher and of direct")
     parser.add_argument("--labels", type=int, default=800, help="frames that the teacher labels")
-    parser.add_argument("--starts", type=int, default=12)
+    parser.add_argument(
+        "--starts", type=int, default=30, help="drawn frames at which the teacher's MD begins"
+    )
+    parser.add_argument("--md-steps", type=int, default=100)
+    parser.add_argument("--copies", type=int, default=10, help="displaced copies of each start")
     parser.add_argument("--teacher-steps", type=int, default=1500)
     parser.add_argument("--rate", type=float, default=0.002, help="learning rate of fine-tuning")
-    parser.add_argument("--steps", type=int, default=3000, help="of student and of direct")
+    parser.add_argument("--steps", type=int, default=4000, help="of student and of direct")
+    parser.add_argument("--batch-atoms", type=int, default=64, help="of all three; one frame at least")
+    parser.add_argument(
+        "--rates", type=lambda t: [float(v) for v in t.split(",")], default=[0.004, 0.01],
+        help="learning rates of direct; the student has the first one",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
