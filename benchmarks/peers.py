@@ -1,7 +1,7 @@
 """Equal time on one core, same frames: LAMKit against MACE and DeePMD-kit's se_e2_a.
 
-MAPbI3 (SCAN, 48 atoms): 513 training frames, 73 for validation, 147 for the test, drawn at random. Each program trains
-for --seconds of processor time, start-up, compilation and validation included (processor time, because other work may
+MAPbI3 (SCAN, 48 atoms): --frames training frames, 73 for validation, 147 for the test, drawn at random. Each program
+trains for --seconds of processor time, start-up, compilation and validation included (processor time, because other work may
 share the machine; one thread, one core, one after the other); how many steps that allows is extrapolated from two
 short runs. Settings are what each program's documentation shows for small data, written out below; MACE's is its
 small model. ``tuned`` is LAMKit's tiny preset fine-tuned from the model of ``data_saved.py``, whose pre-training is
@@ -164,7 +164,7 @@ def deepmd(seed: int, work: Path, args: argparse.Namespace) -> dict:
 
 def ours(seed: int, work: Path, args: argparse.Namespace, trunk: str | None) -> dict:
     """LAMKit from scratch with the presets ``trunk`` and ``pretrain``, or fine-tuned."""
-    data = (args.out / "parts" / SYSTEM).resolve()
+    data = work.parent / "data"
 
     def train(n: int, name: str) -> float:
         folder = fresh(work / name)
@@ -209,18 +209,29 @@ def prepare(args: argparse.Namespace) -> None:
     """The same parts in the forms that the peers read."""
     import dpdata
 
-    from lamkit.data.dataset import open_dataset
+    from lamkit.data.dataset import open_dataset, write_dataset
     from lamkit.data.exchange import export
 
     parts = sets.prepare([SYSTEM], args.shared, args.out)[SYSTEM]
     for part in ("train", "valid", "test"):
-        (args.out / "peers" / "xyz").mkdir(parents=True, exist_ok=True)
-        path = args.out / "peers" / "xyz" / f"{part}.xyz"
+        (place(args) / "xyz").mkdir(parents=True, exist_ok=True)
+        data, path = place(args) / "data" / part, place(args) / "xyz" / f"{part}.xyz"
+        if not (data / "dataset.yaml").exists():
+            whole = open_dataset(parts / part)
+            n = min(args.frames, len(whole)) if part == "train" else len(whole)
+            chosen = np.sort(np.random.default_rng(0).permutation(len(whole))[:n])
+            view = whole.subset(chosen)
+            write_dataset((view.frame(i) for i in range(len(view))), data)
         if not path.exists():
-            export(open_dataset(parts / part), "extxyz", path)
-        folder = args.out / "peers" / "npy" / part
-        if not folder.exists():
-            dpdata.MultiSystems.from_file(str(path), fmt="extxyz").to("deepmd/npy", str(folder))
+            export(open_dataset(data), "extxyz", path)
+        npy = place(args) / "npy" / part
+        if not npy.exists():
+            dpdata.MultiSystems.from_file(str(path), fmt="extxyz").to("deepmd/npy", str(npy))
+
+
+def place(args: argparse.Namespace) -> Path:
+    """Where everything about so many frames is."""
+    return args.out / "peers" / str(args.frames)
 
 
 def main() -> None:
@@ -230,6 +241,7 @@ def main() -> None:
     parser.add_argument("--mace", type=Path, help="folder with mace_run_train")
     parser.add_argument("--deepmd", type=Path, help="folder with dp")
     parser.add_argument("--seconds", type=float, default=300.0)
+    parser.add_argument("--frames", type=int, default=100, help="to train on")
     parser.add_argument("--ours", default="orb-v3-tiny,orb-v3-small,tuned")
     args = parser.parse_args()
     args.out = args.out.resolve()
@@ -247,7 +259,7 @@ def main() -> None:
     rows: dict[str, list[dict]] = {name: [] for name in jobs}
     for seed in range(args.seeds):
         for name, job in jobs.items():
-            work = args.out / "peers" / f"{name.replace(' ', '-')}-{args.seconds:g}-{seed}"
+            work = place(args) / f"{name.replace(' ', '-')}-{args.seconds:g}-{seed}"
             done = work / "result.json"
             if not done.exists():
                 found = job(seed, work)
@@ -262,7 +274,7 @@ def main() -> None:
 def table(rows: dict[str, list[dict]], args: argparse.Namespace) -> str:
     """Markdown."""
     lines = [
-        f"{args.seconds:g} s of one core each, {args.seeds} seeds",
+        f"{SYSTEM}, {args.frames} training frames, {args.seconds:g} s of one core each, {args.seeds} seeds",
         "",
         "| program | trained for | processor s | F RMSE meV/Å | F MAE meV/Å | E MAE meV/atom |",
         "|---|---|---|---|---|---|",
