@@ -1,11 +1,11 @@
 """Equal time on one core, same frames: LAMKit against MACE and DeePMD-kit's se_e2_a.
 
 MAPbI3 (SCAN, 48 atoms): --frames training frames, 73 for validation, 147 for the test, drawn at random. Each program
-trains for --seconds of processor time, start-up, compilation and validation included (processor time, because other work may
-share the machine; one thread, one core, one after the other); how many steps that allows is extrapolated from two
-short runs. Settings are what each program's documentation shows for small data, written out below; MACE's is its
-small model. ``tuned`` is LAMKit's tiny preset fine-tuned from the model of ``data_saved.py``, whose pre-training is
-not counted.
+trains for --seconds of processor time, start-up, compilation and validation included (processor time, because other
+work may share the machine; one thread, one core, one after the other); how many steps that allows is extrapolated
+from two short runs. Settings are what each program's documentation shows for small data, written out below; MACE's is
+its small model. ``tuned`` is LAMKit's tiny preset fine-tuned from the model of ``data_saved.py``, whose pre-training
+is not counted.
 
 Run: python benchmarks/peers.py --mace VENV/bin --deepmd VENV/bin --out lamkit-claims
 (``pip install mace-torch``; ``pip install deepmd-kit[torch]``; a peer whose flag is missing is left out)
