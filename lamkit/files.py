@@ -141,8 +141,11 @@ def unpack(archive: str | Path, folder: str | Path) -> None:
             return
         inside = Path(folder).resolve()
         for member in tar.getmembers():
-            place = inside / member.name
-            ends = [place, inside / member.linkname if member.islnk() else place.parent / member.linkname]
+            ends = [inside / member.name]
+            if (
+                member.islnk() or member.issym()
+            ):  # a hard link counts from the folder, a symbolic one from where it is
+                ends.append((inside if member.islnk() else ends[0].parent) / member.linkname)
             special = member.isdev() or member.isfifo()
             if special or not all(end.resolve().is_relative_to(inside) for end in ends):
                 raise UserError(f"{archive}: {member.name} lies outside of the folder that it is unpacked to")

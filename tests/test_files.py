@@ -29,6 +29,16 @@ def test_a_file_lands_in_the_folder(python, tmp_path):
     assert (tmp_path / "out/part/one.txt").read_text() == "text"
 
 
+def test_a_folder_that_was_packed_from_within_comes_out(python, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/one.txt").write_text("text")
+    (tmp_path / "in/two.txt").symlink_to("one.txt")
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(tmp_path / "in", ".")
+    unpack(tmp_path / "a.tar", tmp_path / "out")
+    assert (tmp_path / "out/two.txt").read_text() == "text"
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "linkname"),
     [
