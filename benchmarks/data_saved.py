@@ -76,7 +76,8 @@ def learn(kind: str, name: str, n: int, rate: float, seed: int, args: argparse.N
 
 def best_rate(kind: str, name: str, args: argparse.Namespace) -> float:
     """The rate with the smallest validation error, seed 0, at TUNED_ON frames."""
-    rates = [float(rate) for rate in args.rates.split(",")]
+    asked = args.finetune_rates if kind == "finetune" and args.finetune_rates else args.rates
+    rates = [float(rate) for rate in asked.split(",")]
     if len(rates) == 1:
         return rates[0]
     scores = {rate: learn(kind, name, TUNED_ON, rate, 0, args)["result"]["score"] for rate in rates}
@@ -167,6 +168,7 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=1000, help="at most")
     parser.add_argument("--rates", default="0.001,0.003")
+    parser.add_argument("--finetune-rates", help="instead of --rates for the fine-tuned side")
     parser.add_argument("--downstream", default=",".join(DOWNSTREAM))
     parser.add_argument(
         "--curve-seeds",
