@@ -139,11 +139,9 @@ class Shard:
         self._starts = np.cumsum(self.n_atoms) - self.n_atoms
         forced = np.where(self._arrays["forced"], self.n_atoms, 0)
         self._force_starts = np.cumsum(forced) - forced
-        labels = np.array([self.systems[k][2] for k in self._arrays["system"]])
-        sizes = np.array([6 * n_directions(name) for name in labels], dtype=np.int64) * self.n_atoms
-        self._hessian_starts = np.cumsum(sizes) - sizes
-        known = np.array(["a" in name for name in labels], dtype=np.int64) * self.n_atoms
-        self._atom_energy_starts = np.cumsum(known) - known
+        known = np.array([("a" in key[2], 6 * n_directions(key[2])) for key in self.systems], dtype=np.int64)
+        sizes = known.reshape(-1, 2)[self._arrays["system"]] * self.n_atoms[:, None]
+        self._atom_energy_starts, self._hessian_starts = (np.cumsum(sizes, axis=0) - sizes).T
 
     def __len__(self) -> int:
         return len(self.records)
