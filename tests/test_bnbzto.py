@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import ase.io
+import numpy as np
 import pytest
 
 from lamkit.cli import main
+from lamkit.crystal import disorder, occupations, symmetry
 from lamkit.stages import STAGES, generate
 from lamkit.workflow import execute, spec
 from lamkit.workflow.execute import Settings
@@ -43,9 +46,6 @@ def test_it_can_be_planned_as_it_stands(workflow, tmp_path):
 
 def test_the_command_for_the_labels_makes_the_structures_of_the_workflow(repo, workflow, tmp_path):
     """labels.sh and the first stage of the workflow are the same sixteen random copies."""
-    import ase.io
-    import numpy as np
-
     words = (repo / "examples/bnbzto/labels.sh").read_text().replace("\\\n", " ").split("lamkit generate ")[1]
     arguments = words.splitlines()[0].replace("bnbzto-structures", str(tmp_path / "a")).split()
     arguments[0] = str(repo / "examples/data/perovskite.vasp")
@@ -59,13 +59,9 @@ def test_the_command_for_the_labels_makes_the_structures_of_the_workflow(repo, w
         np.testing.assert_array_equal(one.positions, other.positions)
 
 
-def test_the_shipped_labels_are_of_two_of_the_sixteen(repo):
-    """Displaced atoms belong to the nearest sites; the canonical occupation says which arrangement that is."""
-    import ase.io
-    import numpy as np
-
-    from lamkit.crystal import disorder, occupations, symmetry
-
+@pytest.fixture
+def arrangement(repo):
+    """Which of the sixteen a frame is; displaced atoms belong to the nearest sites."""
     parent = disorder.number_parent(ase.io.read(repo / "examples/data/perovskite.vasp"))
     cell = parent.repeat(2)
     shared = disorder.find_pools(cell, {"Ba": "Ba4Na2Bi2", "Ti": "Ti7Zr1"}, {}, {})
@@ -73,16 +69,28 @@ def test_the_shipped_labels_are_of_two_of_the_sixteen(repo):
     group = symmetry.permutations(cell, disorder.labels(cell, shared), sites)
     known = [row.tobytes() for row in occupations.enumerate_all(pools, group).occupations]
     order = [layer.species for layer in occupations.layers(pools)]
-    found = []
-    for atoms in ase.io.read(repo / "examples/data/pbesol_bnbzto.extxyz", ":"):
+
+    def number(atoms):
         cations = atoms[[s != "O" for s in atoms.get_chemical_symbols()]]
         apart = cell.get_scaled_positions()[sites][:, None] - cations.get_scaled_positions()[None]
         nearest = np.linalg.norm(apart - np.round(apart), axis=2).argmin(axis=1)
         assert len(set(nearest)) == 16
-        symbols = [cations.get_chemical_symbols()[k] for k in nearest]
+        symbols = cations[nearest].get_chemical_symbols()
         row = np.array([order.index(s) + 1 if s in order else 0 for s in symbols], dtype=np.int8)
-        found.append((atoms.info["group"], known.index(occupations.canonical(pools, group, row).tobytes())))
-    assert set(found) == {("bnbzto-0", 0), ("bnbzto-1", 10)}
+        return known.index(occupations.canonical(pools, group, row).tobytes())
+
+    return number
+
+
+def test_the_shipped_labels_are_one_of_each_of_the_sixteen(repo, arrangement):
+    frames = ase.io.read(repo / "examples/data/pbesol_bnbzto_sixteen.extxyz", ":")
+    assert sorted(arrangement(atoms) for atoms in frames) == list(range(16))
+    assert all(atoms.calc.results.keys() >= {"energy", "forces", "stress"} for atoms in frames)
+
+
+def test_the_labels_of_the_test_are_of_two_of_the_sixteen(repo, arrangement):
+    frames = ase.io.read(repo / "examples/data/pbesol_bnbzto.extxyz", ":")
+    assert {(a.info["group"], arrangement(a)) for a in frames} == {("bnbzto-0", 0), ("bnbzto-1", 10)}
 
 
 @pytest.mark.slow
