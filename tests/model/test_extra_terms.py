@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
-from small import CUTOFF, SHAPE, Predictor, batch_of, ms, rattled, small_config
+from small import CUTOFF, SHAPE, Predictor, batch_of, ms, rattled, small_config, small_potential
 
 from lamkit.data.batch import collate, make_graph
 from lamkit.data.curvature import STEP, directions, product
@@ -36,7 +36,6 @@ CONFIG = DeepPotConfig(
 LOSS = LossConfig(
     kind="mse", units="physical", energy=0.3, forces=0.5, stress=0.0, atom_energy=0.7, hessian=0.9
 )
-WEIGHTS = ms.Tensor(np.array([0.3, 0.5, 0.0, 0.7, 0.9]), ms.float64)
 REFERENCE = np.linspace(-3.0, 3.0, 119)
 
 
@@ -67,16 +66,17 @@ def labelled_batch():
 class Gradient(ms.nn.Cell):
     """Loss with its terms, and the gradient by embeddings and by the slices of the head."""
 
-    def __init__(self, potential) -> None:
+    def __init__(self, potential, loss: LossConfig = LOSS) -> None:
         super().__init__()
-        self.objective = Objective(potential, LOSS)
+        self.objective = Objective(potential, loss)
+        self.weights = ms.Tensor([getattr(loss, name) for name in self.objective.loss.names], ms.float64)
         self.trunk = ms.ParameterTuple(potential.trunk_parameters())
         self.gradient = ms.ops.value_and_grad(self.objective, 0, self.trunk, has_aux=True)
         self.units = ms.Tensor(np.ones(3), ms.float64)
 
     def construct(self, head, *batch):
         slices = self.objective.potential.head_slices(head)
-        return self.gradient(slices, head, WEIGHTS, self.units, *batch)
+        return self.gradient(slices, head, self.weights, self.units, *batch)
 
 
 class Products(ms.nn.Cell):
@@ -113,6 +113,11 @@ def cell(potential):
     return Gradient(potential)
 
 
+@pytest.fixture(scope="module")
+def products(cell):
+    return Products(cell.objective)
+
+
 def test_energies_of_atoms_add_up_to_the_energy(predictor):
     out = predictor.predict(batch_of([crystal(1), crystal(2)]), 0)
     n = len(crystal(1))
@@ -122,9 +127,9 @@ def test_energies_of_atoms_add_up_to_the_energy(predictor):
         assert own.sum() == pytest.approx(n * out["energy"][k], rel=1e-13)
 
 
-def test_products_are_differences_of_forces(potential, predictor, cell):
+def test_products_are_differences_of_forces(potential, predictor, products):
     batch, (frame, _) = labelled_batch()
-    found = Products(cell.objective)(HEAD, ms.Tensor(batch.directions), *potential.inputs(batch)).asnumpy()
+    found = products(HEAD, ms.Tensor(batch.directions), *potential.inputs(batch)).asnumpy()
     v = frame.hessian[1, 0]
     n = len(frame)
 
@@ -140,15 +145,15 @@ def test_products_are_differences_of_forces(potential, predictor, cell):
     assert not found[n:].any()  # no direction, no product
 
 
-def test_terms_are_mean_squares_where_labels_exist(potential, predictor, cell):
+def test_terms_are_mean_squares_where_labels_exist(potential, predictor, cell, products):
     batch, frames = labelled_batch()
     (_, *outputs), _ = cell(HEAD, *cell.objective.tensors(batch))
     own = predictor.predict(batch, 0)
     n = len(frames[0])
     error = own["atom_energies"][:n] - (frames[0].atom_energies - REFERENCE[frames[0].numbers])
     assert outputs[6].asnumpy() == pytest.approx(np.mean(error**2), rel=1e-12)
-    products = Products(cell.objective)(HEAD, ms.Tensor(batch.directions), *potential.inputs(batch)).asnumpy()
-    error = products[:n] - frames[0].hessian[1, 1]
+    found = products(HEAD, ms.Tensor(batch.directions), *potential.inputs(batch)).asnumpy()
+    error = found[:n] - frames[0].hessian[1, 1]
     assert outputs[7].asnumpy() == pytest.approx(np.mean(error**2), rel=1e-12)
 
 
@@ -158,7 +163,7 @@ def test_gradient_of_the_loss_is_its_slope_by_every_weight(potential, cell):
     outputs, (of_slices, of_trunk) = cell(HEAD, *tensors)
     terms = [t.asnumpy() for t in outputs[4:]]
     assert outputs[0].asnumpy() == pytest.approx(
-        sum(w * t for w, t in zip(WEIGHTS.asnumpy(), terms, strict=True))
+        sum(w * t for w, t in zip(cell.weights.asnumpy(), terms, strict=True))
     )
     rng = np.random.default_rng(5)
     step = 1e-4
@@ -202,3 +207,23 @@ def test_terms_that_model_or_data_do_not_have_are_refused(tmp_path, trunk, loss,
 def test_losses_of_the_public_models_have_no_extra_terms():
     with pytest.raises(ValueError, match="take huber, mae or mse"):
         LossConfig(kind="orb-huber", hessian=1.0)
+
+
+@pytest.mark.slow
+def test_an_orb_learns_products_by_the_same_slope():
+    potential = small_potential(heads=("one",))
+    loss = LossConfig(
+        kind="mse", units="physical", energy=0.3, forces=0.5, stress=0.0, confidence=0.0, hessian=0.9
+    )
+    cell = Gradient(potential, loss)
+    tensors = cell.objective.tensors(labelled_batch()[0])
+    _, (_, of_trunk) = cell(HEAD, *tensors)
+    parameter = cell.trunk[0]
+    start_, along = parameter.asnumpy().copy(), np.random.default_rng(6).normal(size=parameter.shape)
+    values = []
+    for k in (2, 1, -1, -2):
+        parameter.set_data(ms.Tensor(start_ + k * 1e-4 * along))
+        values.append(float(cell(HEAD, *tensors)[0][0].asnumpy()))
+    slope = (8 * (values[1] - values[2]) - (values[0] - values[3])) / 12e-4
+    assert abs(slope) > 1e-6
+    assert float((of_trunk[0].asnumpy() * along).sum()) == pytest.approx(slope, rel=1e-4)
