@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the environments in which exported students are checked: DeePMD-kit with TensorFlow and LAMMPS (2.2 GB),
-# and, in folders of their own, DeePMD-kit 3.0, which reads model files with numpy alone, DeePMD-kit with JAX, and,
+# and, in folders of their own, DeePMD-kit 3.0, which reads model files with numpy alone, DeePMD-kit with JAX (1 GB), and,
 # with WITH_TORCH=1, DeePMD-kit with PyTorch, by which training goes on. Usage:
 #   bash tests/deepmd_environment.sh DIR && LAMKIT_DEEPMD=DIR .venv-tests/bin/python -m pytest -m deepmd
 set -euo pipefail

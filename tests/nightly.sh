@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What takes longer than the usual tests: the slow ones, and exported students in DeePMD-kit and LAMMPS.
-#   bash tests/nightly.sh                 downloads 2.2 GB into .venv-deepmd once
+#   bash tests/nightly.sh                 downloads 3.2 GB into .venv-deepmd once
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash tests/deepmd_environment.sh "$PWD/.venv-deepmd"
