@@ -138,7 +138,7 @@ class Options(Model):
     explorer: Literal["student", "teacher"] = "student"
     checked: float = pydantic.Field(2.0, ge=1)
     directions: int = pydantic.Field(1, ge=1)
-    rounds: int = pydantic.Field(3, ge=1)
+    rounds: int = pydantic.Field(4, ge=1)
     max_minutes: float | None = pydantic.Field(None, gt=0)
     limits: Limits = Limits()
     criterion: Criterion = Criterion()
