@@ -186,7 +186,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("lamkit-distilled"))
     parser.add_argument("--trunk", type=Path, default=Path("examples/model"), help="pre-trained checkpoint")
     parser.add_argument("--systems", default="Si,water,MAPbI3", help=f"of {', '.join(SYSTEMS)}")
-    parser.add_argument("--student", default="deeppot-se-small", help="preset of configs/student")
+    parser.add_argument("--student", default="orb-narrow", help="preset of configs/student")
     parser.add_argument("--frames", type=int, default=100, help="DFT frames of the teacher and of direct")
     parser.add_argument("--labels", type=int, default=800, help="frames that the teacher labels")
     parser.add_argument(
@@ -196,7 +196,7 @@ def main() -> None:
     parser.add_argument("--copies", type=int, default=10, help="displaced copies of each start")
     parser.add_argument("--teacher-steps", type=int, default=1500)
     parser.add_argument("--rate", type=float, default=0.002, help="learning rate of fine-tuning")
-    parser.add_argument("--steps", type=int, default=4000, help="of student and of direct")
+    parser.add_argument("--steps", type=int, default=2000, help="of student and of direct")
     parser.add_argument("--batch-atoms", type=int, default=64, help="of all three; one frame at least")
     parser.add_argument(
         "--rates", type=lambda t: [float(v) for v in t.split(",")], default=[0.004, 0.01],
