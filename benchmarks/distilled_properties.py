@@ -64,7 +64,7 @@ def at_one_temperature(both: dict[str, list[list[Frame]]], interval: float, npt:
             "teacher": [float(curve.x[k]), float(curve.mean[k]), float(curve.error[k])],
             "student": [float(other.x[j]), float(other.mean[j]), float(other.error[j])],
         }
-    for symbol in msd["teacher"]:
+    for symbol in () if npt else msd["teacher"]:  # a breathing cell moves atoms that do not diffuse
         result[f"diffusion {symbol}"] = {k: properties.diffusion(c[symbol]) for k, c in msd.items()}
     if npt:
         result["edge per atom"] = {k: lattice([f for t in ts for f in t]) for k, ts in both.items()}
