@@ -192,11 +192,11 @@ def lammps_models(environment: Path, folder: Path) -> dict[str, Path]:
     return found
 
 
-def pieces(lammps: bool) -> list[dict]:
-    """Every measurement, the quick ones first."""
+def pieces(lammps: bool, numbers: list[int]) -> list[dict]:
+    """Every measurement on so many threads, the quick ones first."""
     found = []
     for n_atoms in SIZES:
-        for threads in (1, 2):
+        for threads in numbers:
             if lammps:
                 found += [
                     {"engine": "LAMMPS", "model": m, "threads": threads, "atoms": n_atoms}
@@ -246,6 +246,7 @@ def main() -> None:
     parser.add_argument("--deepmd", type=Path, help="environment of tests/deepmd_environment.sh")
     parser.add_argument("--out", type=Path, default=Path("student_speed.jsonl"))
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no measurement after this time")
+    parser.add_argument("--threads", default="1,2", help="measure on so many")
     parser.add_argument("--table", action="store_true", help="print what has been measured")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -261,7 +262,7 @@ def main() -> None:
     models = lammps_models(args.deepmd, args.out.with_suffix(".models").resolve()) if args.deepmd else {}
     keys = ("engine", "model", "threads", "atoms")
     done = {tuple(r[k] for k in keys) for r in rows}
-    for piece in pieces(bool(models)):
+    for piece in pieces(bool(models), [int(n) for n in args.threads.split(",")]):
         if tuple(piece[k] for k in keys) in done:
             continue
         if time.monotonic() - began > 60 * args.minutes:
