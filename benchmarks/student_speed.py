@@ -36,7 +36,7 @@ PRESETS = {**TEACHERS, **STUDENTS}
 # A teacher without a limit of neighbours needs more memory and minutes per step beyond this.
 LARGEST = {"orb-v3-conservative-inf": 648, "orb-v3-conservative-20": 3000}
 SECONDS = 8.0  # of measured time, at least two steps
-TOGETHER = 100  # steps, after which MD begins anew: random weights do not keep atoms apart for long
+TOGETHER = 20  # steps, after which MD begins anew: random weights do not keep atoms apart for long
 NEIGHBORS = {"deeppot-se": {"H": 92, "O": 48}, "deeppot-se-small": {"H": 56, "O": 32}}
 ELEMENTS = ["H", "O"]
 
