@@ -2,8 +2,8 @@
 
     python examples/bnbzto/learning_curve.py --train new.extxyz --test known.extxyz --sizes 1,2,4,8
 
-Both get the same frames, steps, batches and rate; the last frame of --train is for validation only. Finished points are kept in OUT/points.json and not computed
-again; the figure is OUT/learning_curve.png.
+Both get the same frames, steps, batches and rate; the last frame of --train is for validation only. Finished points are
+kept in OUT/points.json and not computed again; the figure is OUT/learning_curve.png.
 """
 
 from __future__ import annotations

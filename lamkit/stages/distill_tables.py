@@ -40,7 +40,10 @@ def guards(found: dict[str, Any] | None) -> str:
         if found[kind]:
             name, value = max(found[kind].items(), key=lambda item: item[1])
             text += f", {kind.upper()} off by {value:.1f} σ at most ({name})"
-    return text + {True: ": as the teacher's", False: ": NOT THE TEACHER'S", None: ""}[found["agree"]]
+    if found["agree"] is None:
+        return text
+    verdict = "as the teacher's" if found["agree"] else "NOT THE TEACHER'S"
+    return f"{text}, {found['allowed']:.1f} allowed: {verdict}"
 
 
 def summary(result: dict[str, Any]) -> str:

@@ -105,6 +105,15 @@ def test_a_student_that_explodes_is_not_stable(tmp_path):
     assert found["stopped"]
 
 
+def test_the_largest_of_many_deviations_may_be_larger_than_a_single_one():
+    rng, tolerance = np.random.default_rng(0), 2.0
+    assert guards.allowed(tolerance, 1) == pytest.approx(tolerance)
+    alone = (np.abs(rng.normal(size=20_000)) > tolerance).mean()
+    largest = np.abs(rng.normal(size=(20_000, 27))).max(axis=1)
+    assert (largest > guards.allowed(tolerance, 27)).mean() == pytest.approx(alone, abs=0.01)
+    assert (largest > tolerance).mean() > 0.6
+
+
 def test_frames_on_which_student_and_teacher_disagree_most_are_kept():
     class Student:
         def predict(self, structures):
