@@ -20,12 +20,8 @@ from lamkit.data.dataset import View
 from lamkit.data.denoise import NoisyView
 from lamkit.errors import UserError, suggest
 
-HEAD_STREAM, ROTATION_STREAM, ORDER_STREAM, DIRECTION_STREAM = (
-    1,
-    2,
-    3,
-    4,
-)  # names of independent random sequences
+# Names of independent random sequences.
+HEAD_STREAM, ROTATION_STREAM, ORDER_STREAM, DIRECTION_STREAM = 1, 2, 3, 4
 
 
 @dataclass(frozen=True)
