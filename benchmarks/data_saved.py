@@ -1,17 +1,21 @@
 """How much data fine-tuning saves: learning curves at 10, 30, 100, 300 frames, fine-tuned against from scratch.
 
-Pre-training: organic molecules (GFN2-xTB; a few wB97X and PBE), excerpts of MPtrj and Alexandria (PBE), mlearn Li and
-Si (PBE), Ta (PBE), carbon (LDA), JARVIS (optB88-vdW). Left out, and learned here, are 3BPA (wB97X) and MAPbI3 (SCAN),
-which have 300 training frames in small cells, and Mo (PBE), which has 175. (C3H3O4, MN15, would have 300, but forces
-up to 68 eV/Å make its error that of a few frames: a third of all squared forces is in one frame of twenty.) No frame
-of them, and of MAPbI3's and Mo's systems nothing but single MPtrj and Alexandria relaxations, is in the pre-training.
+Pre-training is on cheap levels of theory, of the kinds of matter that follow but of no frame of theirs: organic
+molecules (GFN2-xTB), halide perovskites (GFN2-xTB), molybdenum (MEAM), silicon (Stillinger-Weber, Tersoff), water
+(TIP4P), and on real DFT of other matter: a few molecules (wB97X, PBE), excerpts of MPtrj and Alexandria (PBE), mlearn
+Li (PBE), Ta (PBE), carbon (LDA), JARVIS (optB88-vdW). Left out, and learned here, are 3BPA (wB97X) and MAPbI3 (SCAN),
+which have 300 training frames in small cells, Mo (PBE), which has 175, and Si (PBE), which has 158. (C3H3O4, MN15,
+would have 300, but forces up to 68 eV/Å make its error that of a few frames: a third of all squared forces is in one
+of twenty.)
 
 Both sides: the same frames (drawn with the seed), batches and network; each at its own learning rate, the best of
 --rates on the validation part with 30 frames; each trains until five validations in a row were no better than the best
 before, for --steps at most, and its best checkpoint on the validation part is tested. Errors are over seeds: mean ±
 standard error.
 
-Run: python benchmarks/make_gfn2.py --out lamkit-claims/gfn2.extxyz; python benchmarks/data_saved.py --out lamkit-claims
+Run: python benchmarks/make_gfn2.py --out lamkit-claims/gfn2.extxyz; python benchmarks/make_perovskites.py --out
+lamkit-claims/perovskites.extxyz; python benchmarks/make_classical.py --out lamkit-claims --potentials FOLDER; python
+benchmarks/data_saved.py --out lamkit-claims
 """
 
 from __future__ import annotations
@@ -25,8 +29,12 @@ import numpy as np
 import runs
 import sets
 
-PRETRAINING = ("gfn2", "wb97x", "pbe", "mptrj", "alexandria", "Li", "Si", "Ta", "carbon", "optb88")
-DOWNSTREAM = {"bpa": 300, "perovskite": 300, "Mo": 175}  # set → most training frames
+PRETRAINING = {  # set → share of the steps
+    "gfn2": 0.30, "perovskites": 0.14, "mo_meam": 0.12, "si_sw": 0.06, "si_tersoff": 0.06, "water_tip4p": 0.08,
+    "wb97x": 0.03, "pbe": 0.03, "mptrj": 0.05, "alexandria": 0.04, "Li": 0.03, "Ta": 0.03, "carbon": 0.02,
+    "optb88": 0.01,
+}  # fmt: skip
+DOWNSTREAM = {"bpa": 300, "perovskite": 300, "Mo": 175, "Si": 158}  # set → most training frames
 SIZES = (10, 30, 100, 300)
 TUNED_ON = 30
 
@@ -43,8 +51,8 @@ def base(args: argparse.Namespace) -> Path:
     folder = args.out / "base"
     for k, steps in enumerate(rounds, start=1):
         train = {
-            "preset": "pretrain", "max_steps": steps, "learning_rate": 0.002, "batch_atoms": 96,
-            "valid_every": max(1, steps // 6), "valid_frames": 16,
+            "preset": "pretrain", "max_steps": steps, "learning_rate": args.base_rate, "batch_atoms": args.base_batch,
+            "valid_every": max(1, steps // 12), "valid_frames": 16, "weights": PRETRAINING,
         }  # fmt: skip
         options = {
             "data": {name: str(path) for name, path in parts.items()},
@@ -143,7 +151,9 @@ def arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
     parser.add_argument("--out", type=Path, default=Path("lamkit-claims"))
     parser.add_argument("--trunk", default="orb-v3-tiny")
-    parser.add_argument("--base-steps", default="4500,4500", help="of pre-training, in rounds")
+    parser.add_argument("--base-steps", default="30000", help="of pre-training, in rounds")
+    parser.add_argument("--base-rate", type=float, default=0.002, help="learning rate of pre-training")
+    parser.add_argument("--base-batch", type=int, default=96, help="atoms of a batch of pre-training")
     parser.add_argument("--seeds", type=int, default=3)
     return parser
 

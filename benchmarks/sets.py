@@ -34,10 +34,20 @@ SETS: dict[
     "alexandria": ("alexandria_pbe/alexandria-random-1k.xyz", "group", ()),
     "perovskite": ("dpgen_MAPbI3_SCAN/sys.000", "random", ()),
     "gfn2": ("OUT/gfn2.extxyz", "group", ()),
+    "perovskites": ("OUT/perovskites.extxyz", "random", ()),
+    "si_sw": ("OUT/si_sw.extxyz", "group", ()),
+    "si_tersoff": ("OUT/si_tersoff.extxyz", "group", ()),
+    "mo_meam": ("OUT/mo_meam.extxyz", "group", ()),
+    "water_tip4p": ("OUT/water_tip4p.extxyz", "group", ()),
     "wb97x": ("EXAMPLES/wb97x_molecules.extxyz", "group", ()),
     "pbe": ("EXAMPLES/pbe_molecules.extxyz", "group", ()),
     "Cu": ("mlearn/Cu/test.json", "whole", ()),
     "Ni": ("mlearn/Ni/test.json", "whole", ()),
+}
+# What makes the files of cheap levels of theory; those without a line here: make_classical.py.
+MAKERS = {
+    "gfn2.extxyz": "make_gfn2.py --out gfn2.extxyz",
+    "perovskites.extxyz": "make_perovskites.py --out perovskites.extxyz",
 }
 
 
@@ -69,9 +79,8 @@ def _place(source: str, shared: Path, out: Path) -> Path:
     if root != "OUT":
         return shared / "data" / source
     if not (out / rest).exists():
-        raise SystemExit(
-            f"{out / rest} is missing: python benchmarks/make_gfn2.py --out {out / rest} makes it"
-        )
+        script = MAKERS.get(rest, f"make_classical.py --out {out}")
+        raise SystemExit(f"{out / rest} is missing: python benchmarks/{script} makes it")
     return out / rest
 
 

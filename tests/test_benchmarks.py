@@ -14,7 +14,17 @@ import pytest
 
 from lamkit import config
 
-SCRIPTS = ("data_saved", "forgetting", "learns", "make_gfn2", "multitask", "peers", "recipes")
+SCRIPTS = (
+    "data_saved",
+    "forgetting",
+    "learns",
+    "make_classical",
+    "make_gfn2",
+    "make_perovskites",
+    "multitask",
+    "peers",
+    "recipes",
+)
 
 
 @pytest.fixture
