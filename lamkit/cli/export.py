@@ -11,6 +11,7 @@ from lamkit.stages.export import TARGETS
 
 EPILOG = """examples:
   lamkit export student --to deepmd --out student.dp
+  lamkit export copied/best --to deepmd --structure POSCAR --out student.dp
   lamkit export run1 --to orb --head mptrj --out mptrj.ckpt
 forms:
 """ + "\n".join(f"  {name:8}{text}" for name, (_, text) in TARGETS.items())
@@ -21,6 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="checkpoint or run folder")
     parser.add_argument("--to", required=True, choices=TARGETS, help="form")
     parser.add_argument("--head", metavar="NAME", help="which head, where the model has several")
+    parser.add_argument(
+        "--structure",
+        metavar="FILE",
+        help="what the input for LAMMPS begins with (default: a training frame)",
+    )
     parser.add_argument("--out", metavar="FILE", help="file to write (default: model.ckpt or the like)")
     shared_flags(parser, out=False)
 
@@ -32,4 +38,5 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from lamkit.stages import export
 
     out = Path(args.out) if args.out else Path(f"model{importlib.import_module(TARGETS[args.to][0]).SUFFIX}")
-    return export.run(export.Options(model=args.model, to=args.to, head=args.head), out)
+    options = export.Options(model=args.model, to=args.to, head=args.head, structure=args.structure)
+    return export.run(options, out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +15,9 @@ from lamkit.errors import UserError
 from lamkit.files import require_writable
 
 M = TypeVar("M", bound=config.Model)
+# What a run that was stopped before it began to train has left: converted data are taken as they are, frames that the
+# starting model has labelled are of no use to another one.
+CONVERTED, LABELLED = "data", "retention"
 
 
 def options(
@@ -108,8 +112,10 @@ def run_folder(args: argparse.Namespace, default: str) -> Path:
     # A machine beside the first, or a rank of msrun's beside the first, finds what that has begun.
     under_msrun = os.environ.get("MS_ROLE") == "MS_WORKER" and os.environ.get("MS_NODE_ID", "0") != "0"
     another = (getattr(args, "node", None) or 0) > 0 or under_msrun
-    if out.is_dir() and not another and any(p.name != "data" for p in out.iterdir()):
-        raise UserError(f"{out}: already holds a run; --resume goes on with it, --out DIR starts another one")
+    if out.is_dir() and not another:
+        if any(p.name not in (CONVERTED, LABELLED) for p in out.iterdir()):
+            raise UserError(f"{out}: already holds a run; --resume goes on with it, --out DIR starts another one")
+        shutil.rmtree(out / LABELLED, ignore_errors=True)
     require_writable(out)
     if args.out is None:
         log.info("writing to %s (--out DIR for another folder)", out)

@@ -7,7 +7,7 @@ much time as a real one, so heads with few and with many neighbours do not share
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -131,9 +131,15 @@ class Buckets:
 
     Frames too rare and too large for them share one more, which is compiled only when the first such frame
     is drawn. A batch that fits none (a frame larger than any that was counted) adds a shape, and says so.
+
+    Args:
+        needs: of the heads.
+        chances: of the heads.
+        own: heads whose batches are filled up to what they need themselves, and padded beyond it; the others take
+            all the room of their shape.
     """
 
-    def __init__(self, needs: Sequence[Need], chances: Sequence[float]) -> None:
+    def __init__(self, needs: Sequence[Need], chances: Sequence[float], own: Collection[int] = ()) -> None:
         order = np.argsort([n.shape.n_edges for n in needs], kind="stable")
         best, groups = self._cost([list(order)], needs, chances), [list(order)]
         limit = best * (1 - WASTE)
@@ -145,7 +151,9 @@ class Buckets:
         self.shapes = [_union([needs[i] for i in group]) for group in groups]
         if rare := [n.rare for n in needs if n.rare is not None]:
             self.shapes.append(Shape(*(max(shape[i] for shape in rare) for i in range(3))))
+        self._planned = len(self.shapes)
         self._of_head = {int(i): k for k, group in enumerate(groups) for i in group}
+        self._own = {i: needs[i].shape for i in own}
 
     @staticmethod
     def _cost(groups: list[list[int]], needs: Sequence[Need], chances: Sequence[float]) -> float:
@@ -153,13 +161,22 @@ class Buckets:
             sum(chances[i] for i in group) * _union([needs[i] for i in group]).n_edges for group in groups
         )
 
+    @property
+    def added(self) -> list[Shape]:
+        """Shapes that were not planned, in the order in which frames asked for them."""
+        return self.shapes[self._planned :]
+
+    def restore(self, added: Iterable[Sequence[int]]) -> None:
+        """Put back what an earlier process has added, so that frames are padded as they would have been there."""
+        self.shapes[self._planned :] = [Shape(*shape) for shape in added]
+
     def of_head(self, head: int) -> Shape:
         """The shape that batches of ``head`` are filled up to."""
-        return self.shapes[self._of_head[head]]
+        return self._own.get(head, self.shapes[self._of_head[head]])
 
     def shape_for(self, graphs: Sequence[Graph], head: int) -> Shape:
         """The shape that holds ``graphs``: that of the head, or a new larger one."""
-        needed, usual = shape_of(graphs), self.of_head(head)
+        needed, usual = shape_of(graphs), self.shapes[self._of_head[head]]
         if holds(usual, needed):
             return usual
         for shape in self.shapes:

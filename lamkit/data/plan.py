@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -89,6 +89,7 @@ def make_plan(
     steps: int,
     draws: int,
     seed: int,
+    own: Collection[str] = (),
 ) -> tuple[Plan, Buckets]:
     """The plan, and the padded shapes that follow from it.
 
@@ -101,15 +102,19 @@ def make_plan(
         steps: optimizer steps otherwise.
         draws: batches per step, over all ranks.
         seed: of the sample of frames that is dealt into batches.
+        own: heads with a budget of their own, which their batches keep to.
 
     Raises:
         UserError: what is given contradicts itself or names unknown heads.
     """
+    for name in own:
+        if name not in views:
+            raise UserError(f"train.head_batch_atoms: no head named '{name}'.{suggest(name, views)}")
     if weights is not None and epochs is not None:
         raise UserError("train.weights and train.epochs: give one of them, the other follows")
     frames = {name: len(view) for name, view in views.items()}
     chances = probabilities(frames, exponent=1.0 if epochs else exponent, weights=weights)
-    buckets = Buckets(needs, [chances[n] for n in views])
+    buckets = Buckets(needs, [chances[n] for n in views], [i for i, n in enumerate(views) if n in own])
     batches = {
         name: batches_per_pass(view, needs[i], buckets.of_head(i), seed)
         for i, (name, view) in enumerate(views.items())

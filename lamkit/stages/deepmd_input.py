@@ -153,19 +153,23 @@ def _shape(file: Path) -> tuple[int, ...]:
 
 
 def _batch_atoms(file: InputFile, place: str, sizes: Sequence[tuple[int, int]]) -> int:
-    """Atoms per step: N of ``auto:N`` and the like, frames times their mean size of a number."""
+    """Atoms per step: frames times their mean size; ``auto:N`` takes as few frames as hold N atoms, ``max:N`` N atoms."""
     value = file.take(place, "auto", "train.batch_atoms")
     frames = sum(n for n, _ in sizes)
     mean = sum(n * atoms for n, atoms in sizes) / frames if frames else 1.0
     if isinstance(value, str):
         kind, _, number = value.partition(":")
         if kind in ("auto", "max", "filter", "mixed") and (not number or number.isdigit()):
+            wanted = int(number or AUTO_BATCH)
             if kind in ("max", "filter"):
                 file.left.append((f"{place} {value}", "a larger frame makes a batch of its own"))
-            return round(int(number) * mean) if kind == "mixed" else int(number or AUTO_BATCH)
+                return max(1, wanted)
+            return max(1, round((wanted if kind == "mixed" else math.ceil(wanted / mean)) * mean))
     elif isinstance(value, int) and value > 0:
         return round(value * mean)
     elif isinstance(value, list) and value and all(isinstance(v, int) and v > 0 for v in value):
+        if len(set(value)) > 1:
+            file.left.append((f"{place} of each system", f"one for all of them, their mean: {np.mean(value):.3g} frames"))
         return round(float(np.mean(value)) * mean)
     raise UserError(f'{file.origin}: {place}: expected a number or "auto:N", found {value!r}')
 
@@ -177,11 +181,11 @@ def _branch(file: InputFile, branch: str | None) -> str | None:
 
 def _schedule(file: InputFile, sets: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Steps, batches, drawing weights, how often things are written."""
-    batch = max(found["batch_atoms"] for found in sets.values())
-    if len({found["batch_atoms"] for found in sets.values()}) > 1:
-        file.left.append(("batch_size of each task", f"one for all here, the largest: {batch} atoms"))
-    train: dict[str, Any] = {"batch_atoms": max(1, batch)}
-    train |= _length(file, sets, batch)
+    sizes = {name: int(found["batch_atoms"]) for name, found in sets.items()}
+    train: dict[str, Any] = {"batch_atoms": max(sizes.values())}
+    if len(set(sizes.values())) > 1:
+        train["head_batch_atoms"] = sizes
+    train |= _length(file, sets)
     weights = file.take("training.model_prob", None, "train.weights")
     if isinstance(weights, Mapping):
         train["weights"] = {str(k): v for k, v in weights.items() if not str(k).startswith("_")}
@@ -201,12 +205,12 @@ def _schedule(file: InputFile, sets: Mapping[str, Mapping[str, Any]]) -> dict[st
     return {**train, "clip_norm": norm if norm > 0 else UNCLIPPED}
 
 
-def _length(file: InputFile, sets: Mapping[str, Mapping[str, Any]], batch: int) -> dict[str, Any]:
+def _length(file: InputFile, sets: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """``max_steps`` from steps or epochs; with epochs of several tasks their drawing weights, too."""
     for name in ("numb_steps", "num_steps", "numb_step", "num_step", "stop_batch"):
         if file.peek(f"training.{name}") is not None:
             return {"max_steps": max(1, file.whole(f"training.{name}", 1, "train.max_steps"))}
-    passes = {name: max(1, math.ceil(found["n_atoms"] / batch)) for name, found in sets.items()}
+    passes = {name: max(1, math.ceil(s["n_atoms"] / s["batch_atoms"])) for name, s in sets.items()}
     wanted = file.take("training.num_epoch_dict", None, "train.max_steps, train.weights")
     if isinstance(wanted, Mapping):
         if missing := [name for name in sets if name not in wanted]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +15,9 @@ from lamkit.config import InputPath
 from lamkit.console import log
 from lamkit.data.storage import find_systems
 from lamkit.errors import UserError
+from lamkit.files import atomic_write
+
+STAMP = ".systems"  # what a folder was converted from
 
 
 class Systems(config.Model):
@@ -32,7 +37,7 @@ class Systems(config.Model):
 def convert(systems: Systems, head: str, cache: Path) -> Path:
     """Data set of the systems: ``cache/HEAD/train`` and ``valid``, or one data set to hold a part out of.
 
-    What was converted before is used as it is.
+    What was converted before is used as it is, unless the systems are others by now.
 
     Raises:
         UserError: no such folder, or no system in it.
@@ -40,6 +45,7 @@ def convert(systems: Systems, head: str, cache: Path) -> Path:
     from lamkit.stages import convert as stage
 
     out = Path(cache) / head
+    _refresh(systems, head, out)
     whole = "train" if systems.valid else "all"
     for part, listed in ((whole, systems.train), ("valid", systems.valid)):
         if not listed or (out / part / "dataset.yaml").is_file():
@@ -54,6 +60,22 @@ def convert(systems: Systems, head: str, cache: Path) -> Path:
             shutil.rmtree(out / part)
             raise UserError(f"head '{head}': {len(broken)} systems cannot be read: " + "; ".join(broken[:3]))
     return out if systems.valid else out / whole
+
+
+def _refresh(systems: Systems, head: str, out: Path) -> None:
+    """Remove what was made of other systems, and note what is converted now."""
+    if not all(Path(place).is_dir() for place in (*systems.train, *systems.valid)):
+        return  # of a run that goes on elsewhere: there is nothing to compare with
+    files = [
+        (str(file), file.stat().st_size, file.stat().st_mtime_ns)
+        for place in (*systems.train, *systems.valid)
+        for file in sorted(Path(place).rglob("*.npy"))
+    ]
+    stamp = hashlib.sha256(json.dumps([config.dump(systems), files]).encode()).hexdigest()
+    if (out / STAMP).is_file() and (out / STAMP).read_text() != stamp:
+        log.info("head %s: its systems are not those that were converted here before", head)
+        shutil.rmtree(out)
+    atomic_write(out / STAMP, stamp)
 
 
 def _systems(listed: Sequence[str], head: str) -> list[Path]:

@@ -22,7 +22,7 @@ from lamkit.data.frame import Frame
 from lamkit.files import replace_folder, temporary_folder
 from lamkit.model.config import DeepPotConfig
 from lamkit.stages import distill_tables as tables
-from lamkit.stages import extra_labels, parts
+from lamkit.stages import extra_labels, parts, student
 from lamkit.stages.distill_options import DEFAULT_TRAIN, Options
 from lamkit.stages.distill_rounds import Rounds
 from lamkit.stages.distill_tests import Tests, converged, passed
@@ -32,6 +32,8 @@ from lamkit.stages.teacher import Teacher, default_starts, load_teacher, one_sys
 __all__ = ["DEFAULT_TRAIN", "Options", "run"]
 
 FEW = 4  # starting structures, below which all of them start both training and tests
+# Options that say when to stop: a run that ended without convergence goes on with other ones.
+BUDGET = ("rounds", "max_minutes", "criterion.rounds")
 
 
 def run(options: Options, out: Path) -> dict[str, Any]:
@@ -45,7 +47,7 @@ def run(options: Options, out: Path) -> dict[str, Any]:
         ``converged``, ``rounds``, ``speed``, ``true_labels`` and the paths of checkpoint and data.
     """
     out = Path(out)
-    finished = parts.begin(out, options, options.resume, "distill")
+    finished = parts.begin(out, options, options.resume, "distill", may_change=BUDGET)
     if finished is not None:
         return finished
     began = time.monotonic()
@@ -70,8 +72,9 @@ def run(options: Options, out: Path) -> dict[str, Any]:
 def _sources(options: Options, teacher: Teacher, out: Path) -> list[Frames]:
     """The starting structures; the run folder is made once they are known to suit the teacher."""
     sources = [read_frames(f) for f in options.starts]
-    for path, source in zip(options.starts, sources, strict=True):
-        teacher.check(str(path), source)
+    if not (out / parts.PLAN).is_file():
+        for path, source in zip(options.starts, sources, strict=True):
+            teacher.check(str(path), source)
     parts.start(out, options)
     return sources or [one_system(default_starts(teacher.checkpoint, teacher.head, out / "parts" / "sample"))]
 
@@ -111,18 +114,20 @@ def _best(rows: Sequence[dict[str, Any]]) -> int:
 
 def _keep(out: Path, rounds: Rounds, rows: Sequence[dict[str, Any]], tests: Tests) -> None:
     """Put the best student, all training data and the held-out data where users look for them."""
-    student = rounds.folder(_best(rows)) / "student"
+    best, data = rounds.folder(_best(rows)) / "student", rounds.folder(len(rows) - 1) / "data"
     for source, target in (
-        (student / "checkpoints" / "best", out / "checkpoints" / "best"),
-        (rounds.folder(len(rows) - 1) / "data", out / "data"),
+        (best / "checkpoints" / "best", out / "checkpoints" / "best"),
+        (data, out / "data"),
         (tests.data / "data", out / "heldout"),
     ):
         temporary = temporary_folder(target)
         shutil.copytree(source, temporary, dirs_exist_ok=True)
+        if target.name == "best":
+            student.write_example(data / "train", temporary)
         replace_folder(temporary, target)
     for name in ("lcurve.out", "metrics.csv", "train.log", "versions.json"):
-        if (student / name).is_file():
-            shutil.copy2(student / name, out / name)
+        if (best / name).is_file():
+            shutil.copy2(best / name, out / name)
 
 
 def _result(
@@ -133,8 +138,8 @@ def _result(
     from lamkit.stages import speed
 
     best = rows[_best(rows)]
-    student = LamCalculator(out / "checkpoints" / "best", device=options.device)
-    both: dict[str, Any] = {"teacher": teacher.engine.calculator, "student": student}
+    pupil = LamCalculator(out / "checkpoints" / "best", device=options.device)
+    both: dict[str, Any] = {"teacher": teacher.engine.calculator, "student": pupil}
     measured = speed.compare(both, enlarge(max(starts, key=len), options.speed_atoms))
     models = measured["models"]
     ratio = round(models["teacher"]["ms_per_step"] / models["student"]["ms_per_step"], 2)
@@ -172,7 +177,5 @@ def _true_errors(options: Options, both: dict[str, Any]) -> dict[str, Any] | Non
     """Errors of teacher and student against the user's own labels."""
     if options.data is None:
         return None
-    from lamkit.stages import student
-
     source = read_frames(options.data)
     return {name: student.errors(model, source) for name, model in both.items()}

@@ -41,7 +41,7 @@ def guards(found: dict[str, Any] | None) -> str:
             name, value = max(found[kind].items(), key=lambda item: item[1])
             text += f", {kind.upper()} off by {value:.1f} σ at most ({name})"
     if found["agree"] is None:
-        return text
+        return f"{text}, BUT NOTHING TO COMPARE WITH: the teacher's own MD stopped early"
     verdict = "as the teacher's" if found["agree"] else "NOT THE TEACHER'S"
     return f"{text}, {found['allowed']:.1f} allowed: {verdict}"
 
@@ -114,12 +114,16 @@ def _ending(result: dict[str, Any]) -> str:
     if last["met"]:
         return (
             f"NOT CONVERGED: the criterion was met, but not yet in {result['wanted_rounds']} rounds in a row, and "
-            "the budget is spent. More rounds, or criterion.rounds: 1"
+            f"the budget is spent. {_onwards(result)}, or criterion.rounds: 1"
         )
     return (
-        "NOT CONVERGED: the budget ended before the criterion was met. More frames (n_frames), rounds or "
-        "train.max_steps, a wider student, or a larger criterion.fraction"
+        f"NOT CONVERGED: the budget ended before the criterion was met. {_onwards(result)}; or anew with more frames "
+        "(n_frames) or train.max_steps, a wider student, or a larger criterion.fraction"
     )
+
+
+def _onwards(result: dict[str, Any]) -> str:
+    return f"More rounds: the same command with --resume --rounds {len(result['rounds']) + 2}"
 
 
 def _true_table(found: dict[str, Any]) -> str:

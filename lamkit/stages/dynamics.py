@@ -16,6 +16,7 @@ import pydantic
 from lamkit.config import Model
 from lamkit.data.selection import Limits
 from lamkit.errors import UserError
+from lamkit.stages.engine import FAILURES, reason
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -129,10 +130,24 @@ class Walk:
         )
 
     def begin(self) -> None:
-        """Evaluate the present structure; errors of the start itself are the user's to see."""
+        """Evaluate the present structure.
+
+        Raises:
+            UserError: the calculator cannot do the start itself.
+        """
         from ase.calculators.calculator import PropertyNotImplementedError
 
-        self.stopped = self._trouble(self.atoms.get_forces(md=True))
+        try:
+            forces = self.atoms.get_forces(md=True)
+        except UserError:
+            raise
+        except FAILURES as error:
+            formula = self.atoms.get_chemical_formula()
+            raise UserError(
+                f"the calculator cannot do the starting structure {formula} ({reason(error)}). Mend the calculator, or "
+                "take starts that it can do"
+            ) from error
+        self.stopped = self._trouble(forces)
         if self.dynamics.ensemble == "npt":
             try:
                 self.atoms.get_stress()
@@ -147,8 +162,8 @@ class Walk:
         try:
             self._integrator.step()
             forces = self.atoms.get_forces(md=True)
-        except (UserError, ArithmeticError, np.linalg.LinAlgError) as error:
-            self.stopped = f"calculator failed: {error}"
+        except FAILURES as error:
+            self.stopped = f"calculator failed: {reason(error)}"
             return
         self.step += 1
         self.stopped = self._trouble(forces)

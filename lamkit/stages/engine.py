@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from ase.calculators.calculator import CalculatorError
 
 from lamkit.data.frame import Frame, from_atoms, to_atoms, without_labels
 from lamkit.data.heads import LevelOfTheory
@@ -20,6 +21,26 @@ if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
 
     from lamkit.calculator import LamCalculator
+
+
+# What calculators raise for a structure that they cannot do: external codes fail in every one of these ways.
+FAILURES = (
+    UserError,
+    CalculatorError,
+    ArithmeticError,
+    ValueError,
+    RuntimeError,
+    NotImplementedError,
+    LookupError,
+    OSError,
+    np.linalg.LinAlgError,
+)
+
+
+def reason(error: Exception) -> str:
+    """One of :data:`FAILURES` in words: our own message, or the kind of error and what it says."""
+    text = str(error).strip() or "no reason given"
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
 
 
 class Frames(Protocol):

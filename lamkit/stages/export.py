@@ -27,11 +27,14 @@ class Options(Model):
         model: checkpoint or run folder.
         to: one of the forms that ``lamkit export --help`` lists.
         head: which head; may be left out where the model has only one.
+        structure: to deepmd: file or data set whose first structure the input for LAMMPS begins with; null takes one
+            that the student was trained on, where it is still there.
     """
 
     model: InputPath
     to: str
     head: str | None = None
+    structure: InputPath | None = None
 
 
 def run(options: Options, out: Path) -> dict[str, Any]:
@@ -44,12 +47,17 @@ def run(options: Options, out: Path) -> dict[str, Any]:
         raise UserError(
             f"to: no form '{options.to}'.{suggest(options.to, TARGETS)} Known: {', '.join(TARGETS)}"
         )
+    given = {} if options.structure is None else {"structure": Path(options.structure)}
+    if given and options.to != "deepmd":
+        raise UserError(
+            f"structure: for --to deepmd only, where it goes into the input for LAMMPS, not {options.to}"
+        )
     module = importlib.import_module(TARGETS[options.to][0])
     file = Path(out) / f"model{module.SUFFIX}" if Path(out).is_dir() else Path(out)
     if file.exists():
         raise UserError(f"{file}: already exists; --out names another file")
     try:
-        result: dict[str, Any] = module.run(Path(options.model), options.head, file)
+        result: dict[str, Any] = module.run(Path(options.model), options.head, file, **given)
     except OSError as error:
         raise UserError(f"{file}: cannot be written ({error.strerror})") from None
     return {"to": options.to, "file": str(file), **result}

@@ -11,6 +11,7 @@ from lamkit.errors import UserError
 from lamkit.files import atomic_write
 from lamkit.model.config import DeepPotConfig
 from lamkit.model.public.deepmd import model_file
+from lamkit.stages.student import EXAMPLE
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -95,17 +96,22 @@ torch.save({"model": network.state_dict(), "optimizer": None}, target)
 """
 
 
-def run(model: Path, head: str | None, out: Path) -> dict[str, Any]:
+def run(model: Path, head: str | None, out: Path, structure: Path | None = None) -> dict[str, Any]:
     """Write ``out``, and beside it ``in.lammps``, ``conf.lmp`` and two scripts unless they are there.
 
-    The structure is the first training frame, where the training data lie beside the checkpoint.
+    Args:
+        model: checkpoint or run folder.
+        head: which head, where there are several.
+        out: the file.
+        structure: file or data set whose first structure LAMMPS begins with; None takes the one that lies in the
+            checkpoint of a distillation, or the first training frame where the data lie beside the checkpoint.
 
     Returns:
         ``head``; ``elements`` in the order of the file's types; ``lammps`` and ``structure``, the files written
         beside it or None.
 
     Raises:
-        UserError: no such model or head, or it is no DeepPot.
+        UserError: no such model, head or structure, or it is no DeepPot.
     """
     from lamkit.train import checkpoint
 
@@ -117,8 +123,8 @@ def run(model: Path, head: str | None, out: Path) -> dict[str, Any]:
             f"lamkit distill --teacher {model} --student deeppot-se"
         )
     elements = list(found.trunk.surroundings.elements)
+    atoms = _kept(found.path, elements) if structure is None else _named(structure, elements)
     atomic_write(out, model_file(found.trunk, found.weights, found.references[name], name))
-    atoms = _structure(found.path, elements)
     boundary = "p p p" if atoms is None else " ".join("p" if p else "s" for p in atoms.pbc)
     text = TEMPLATE.format(
         compress=COMPRESS,
@@ -138,32 +144,50 @@ def run(model: Path, head: str | None, out: Path) -> dict[str, Any]:
     lammps = _write_beside(out, INPUT, text)
     _write_beside(out, COMPRESS, COMPRESSION)
     _write_beside(out, CHECKPOINT, CHECKPOINTING)
-    structure = None if atoms is None else _write_beside(out, STRUCTURE, _lammps_data(atoms, elements))
+    written = None if atoms is None else _write_beside(out, STRUCTURE, _lammps_data(atoms, elements))
     log.info("%s: head '%s' of %s, elements in this order: %s", out, name, found.path, " ".join(elements))
     if lammps:
-        missing = (
-            "" if atoms is not None else f" (write {STRUCTURE} first: no training data lie beside the model)"
-        )
         log.info(
-            "to run it in LAMMPS:\n  dp convert-backend %s %s.pb\n  lmp -in %s%s",
-            out.name,
-            out.stem,
-            INPUT,
-            missing,
+            "to run it in LAMMPS:\n  dp convert-backend %s %s.pb\n  lmp -in %s", out.name, out.stem, INPUT
         )
-    return {"head": name, "elements": elements, "lammps": lammps, "structure": structure}
+    if atoms is None:
+        log.warning(
+            "no structure is known of this checkpoint, so %s is not there, which %s reads: --structure FILE gives one",
+            out.parent / STRUCTURE,
+            INPUT,
+        )
+    return {"head": name, "elements": elements, "lammps": lammps, "structure": written}
 
 
-def _structure(path: Path, elements: list[str]) -> Atoms | None:
-    """The first training frame of the run that the checkpoint ``path`` belongs to; None where it is not found."""
-    from lamkit.data.dataset import open_dataset
+def _named(path: Path, elements: list[str]) -> Atoms:
+    """The first structure of a file or data set.
+
+    Raises:
+        UserError: it cannot be read, or holds elements that the model does not know.
+    """
     from lamkit.data.frame import to_atoms
+    from lamkit.stages.engine import read_frames
 
-    for run in path.resolve().parents[:2]:
-        for folder in (run / "data" / "train", run.parent / "data" / "train"):
-            if (folder / "dataset.yaml").is_file():
-                atoms = to_atoms(open_dataset(folder).frame(0))
-                return atoms if set(atoms.get_chemical_symbols()) <= set(elements) else None
+    atoms = to_atoms(read_frames(path).frame(0))
+    if unknown := sorted(set(atoms.get_chemical_symbols()) - set(elements)):
+        raise UserError(
+            f"{path}: holds {', '.join(unknown)}, which the model does not know (it knows {', '.join(elements)}); "
+            "--structure needs one of these elements"
+        )
+    return atoms
+
+
+def _kept(path: Path, elements: list[str]) -> Atoms | None:
+    """The structure in the checkpoint ``path``, or the first training frame of its run; None where neither is."""
+    from lamkit.data.frame import to_atoms
+    from lamkit.stages.engine import read_frames
+
+    runs = [*path.resolve().parents[:2], *(run.parent for run in path.resolve().parents[:2])]
+    for place in (path / EXAMPLE, *(run / "data" / "train" / "dataset.yaml" for run in runs)):
+        if place.is_file():
+            source = place if place.name == EXAMPLE else place.parent
+            atoms = to_atoms(read_frames(source).frame(0))
+            return atoms if set(atoms.get_chemical_symbols()) <= set(elements) else None
     return None
 
 

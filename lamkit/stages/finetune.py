@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -68,10 +69,12 @@ def run(options: Options, out: Path) -> dict[str, Any]:
         UserError: something of the input is wrong.
     """
     from lamkit.train import checkpoint, rebias
+    from lamkit.train.early import refuse_impossible
     from lamkit.train.elements import with_rows
     from lamkit.train.run import train
     from lamkit.train.tune import describe
 
+    refuse_impossible(options.train, options.device)
     path = options.checkpoint or sources.default_checkpoint("lamkit-pretrain")
     start = checkpoint.read(path)
     targets = _targets(options, out)
@@ -87,12 +90,12 @@ def run(options: Options, out: Path) -> dict[str, Any]:
     targets = [b.task for b in beginnings]
     resolved = config.dump(options.model_copy(update={"checkpoint": str(path), "resume": False}))
     resume_hint = _resume_hint(targets, path, out)
+    given = options.replay.data if options.replay is not None else {}
     with launch.turn(out):  # of several machines
         old = _replayed(options, start, targets, resolved, resume_hint, out)
-    given = options.replay.data if options.replay is not None else {}
-    watched = retention.watch(
-        start, targets, old, given, options.train, options.retention, out, options.device
-    )
+        watched = retention.watch(
+            start, targets, old, given, options.train, options.retention, out, options.device
+        )
     before = retention.errors(start, watched, network)
     del network  # its memory is for training
     plan = _plan(options, start, beginnings, old, resolved, out)
@@ -149,8 +152,8 @@ def _choices(options: Options, targets: Sequence[Task]) -> dict[str, str | None]
 
 
 def _resume_hint(targets: Sequence[Task], path: str | Path, out: Path) -> str:
-    heads = " ".join(f"--head {t.name}" for t in targets)
-    return f"lamkit finetune {heads} --from {path} --out {out} --resume"
+    heads = [word for t in targets for word in ("--head", t.name)]
+    return shlex.join(["lamkit", "finetune", *heads, "--from", str(path), "--out", str(out), "--resume"])
 
 
 def _replayed(

@@ -20,6 +20,8 @@ from lamkit.stages import explore, parts, properties
 from lamkit.stages.dynamics import Dynamics, timestep_for
 from lamkit.stages.engine import Engine
 
+FEWEST = 2 * properties.BLOCKS  # frames of a trajectory that blocks can be made of
+
 
 class Guards(Model):
     """MD of teacher and student, compared.
@@ -37,6 +39,21 @@ class Guards(Model):
     cutoff: float = pydantic.Field(5.0, gt=0)
     tolerance: float = pydantic.Field(2.5, gt=0)
 
+    @pydantic.model_validator(mode="after")
+    def _comparable(self) -> Guards:
+        frames = self.steps // self.save_every - _equilibration(self.steps) // self.save_every
+        if self.steps and frames < FEWEST:
+            raise ValueError(
+                f"{self.steps} steps with a frame every {self.save_every} leave {frames} frames after the first "
+                f"fifth, and {FEWEST} are needed to compare two trajectories; take more steps, a smaller "
+                "save_every, or steps: 0 for no guards"
+            )
+        return self
+
+
+def _equilibration(steps: int) -> int:
+    return steps // 5
+
 
 def allowed(tolerance: float, n: int) -> float:
     """Limit, in standard errors, for the largest of ``n`` deviations.
@@ -51,7 +68,11 @@ def allowed(tolerance: float, n: int) -> float:
 
 def dynamics_for(guards: Guards, dynamics: Dynamics) -> Dynamics:
     """The MD of the guards: that of the exploration, long enough, its first fifth for equilibration."""
-    lengths = {"steps": guards.steps, "save_every": guards.save_every, "equilibrate": guards.steps // 5}
+    lengths = {
+        "steps": guards.steps,
+        "save_every": guards.save_every,
+        "equilibrate": _equilibration(guards.steps),
+    }
     return dynamics.model_copy(update=lengths)
 
 
@@ -90,8 +111,9 @@ def compare(
 
     Returns:
         ``stable``, ``stopped`` (name → reason), ``picoseconds`` that were asked for; ``rdf`` and ``msd``: name →
-        deviation in standard errors; ``allowed``, ``agree``, and ``passed``: stable and in agreement. ``agree`` is None
-        where there are too few frames to tell.
+        deviation in standard errors; ``allowed``, ``agree``, and ``passed``: stable and in agreement. ``agree`` is
+        None, and nothing has passed, where trajectories broke off too early to tell: the student's or the
+        teacher's own.
     """
     femtoseconds = timestep_for(to_atoms(start), dynamics)
     stopped = {row["name"]: row["stopped"] for row in rows if row["stopped"]}
@@ -109,14 +131,14 @@ def compare(
         for row in rows
     ]
     # Equal lengths: the blocks of a trajectory that broke off are not those of a whole one.
-    pairs = [(a[: len(b)], b[: len(a)]) for a, b in pairs if min(len(a), len(b)) >= 2 * properties.BLOCKS]
+    pairs = [(a[: len(b)], b[: len(a)]) for a, b in pairs if min(len(a), len(b)) >= FEWEST]
     for systems in _by_system(pairs):
         _add(result, systems, 1e-3 * femtoseconds * dynamics.save_every, guards)
     deviations = [*result["rdf"].values(), *result["msd"].values()]
     if deviations:
         result["allowed"] = round(allowed(guards.tolerance, len(deviations)), 3)
         result["agree"] = bool(max(deviations) <= result["allowed"])
-    result["passed"] = bool(result["stable"] and result["agree"] is not False)
+    result["passed"] = bool(result["stable"] and result["agree"])
     return result
 
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pydantic
-from ase.calculators.calculator import CalculatorError
 
 from lamkit.config import InputPath, Model
 from lamkit.console import Progress, log
@@ -26,11 +26,13 @@ from lamkit.dft.vasp import Vasp
 from lamkit.errors import UserError
 from lamkit.stages import extra_labels, label_dft, parts
 from lamkit.stages.engine import (
+    FAILURES,
     Engine,
     Frames,
     Labeller,
     load_engine,
     read_frames,
+    reason,
     resumable,
     write_data,
 )
@@ -39,23 +41,12 @@ from lamkit.stages.extra_labels import ENERGIES, NOTHING, Extra, evaluate_all, p
 if TYPE_CHECKING:
     from lamkit.dft.pool import Runner
 
+CHUNK, CHUNK_OF_SINGLES = 64, 8  # frames that are saved together, by batched engines and by others
 # Options of a run that say how it is computed and not what; a resumed run may have others.
 LOCAL = (
     "jobs", "attempts", "timeout", "max_failed", "vasp.command", "vasp.potcars",
     "cp2k.command", "cp2k.threads", "cp2k.data_dir",
 )  # fmt: skip
-# What calculators raise for a structure that they cannot do: external codes fail in every one of these ways.
-FAILURES = (
-    UserError,
-    CalculatorError,
-    ArithmeticError,
-    ValueError,
-    RuntimeError,
-    NotImplementedError,
-    LookupError,
-    OSError,
-    np.linalg.LinAlgError,
-)
 
 
 class Options(Model):
@@ -92,7 +83,7 @@ class Options(Model):
     timeout: float | None = pydantic.Field(None, gt=0)
     atom_energies: bool = False
     hessian: int = pydantic.Field(0, ge=0)
-    chunk: int = pydantic.Field(64, ge=1)
+    chunk: int = pydantic.Field(CHUNK, ge=1)
     max_failed: float = pydantic.Field(0.5, ge=0, le=1)
     device: str = "CPU"
     resume: bool = False
@@ -206,11 +197,22 @@ def label(
     source: Frames,
     engine: Engine,
     out: Path,
-    chunk: int = 64,
+    chunk: int | None = None,
     max_failed: float = 0.5,
     extra: Extra = NOTHING,
 ) -> dict[str, Any]:
-    """Label all frames of ``source``, and write them as the data set ``out/data``; returns as :func:`run`."""
+    """Label all frames of ``source``, and write them as the data set ``out/data``; returns as :func:`run`.
+
+    Args:
+        source: structures.
+        engine: labels them.
+        out: run folder.
+        chunk: frames that are labelled and saved together; None takes few where each is computed by itself, because
+            a single one may take minutes there.
+        max_failed: part of the frames that may fail.
+        extra: labels beyond energy, forces and stress.
+    """
+    chunk = chunk or (CHUNK if engine.batched else CHUNK_OF_SINGLES)
     chunks = label_chunks(source, engine, out / "parts", chunk, extra)
     return gather(chunks, len(source), out, engine, max_failed)
 
@@ -265,15 +267,16 @@ def label_frames(
     atoms = [to_atoms(f) for f in frames]
     for a in atoms:
         a.calc = None
-    try:
-        results: list[Any] = evaluate_all(engine, atoms, extra)
-    except FAILURES:  # one frame spoils its batch: find out which, one by one
-        results = [_attempt(engine, a, extra) for a in atoms]
+    results: list[Any] = []
+    if engine.batched:
+        with suppress(*FAILURES):  # one frame spoils its batch: find out which, one by one
+            results = evaluate_all(engine, atoms, extra)
+    results = results or [_attempt(engine, a, extra) for a in atoms]
     labelled, failed = [], []
     for i, (frame, result) in enumerate(zip(frames, results, strict=True)):
-        reason = result if isinstance(result, str) else _not_finite(result) or problem(result, extra)
-        if reason is not None:
-            failed.append({"frame": i, "where": f"{frame.source}, step {frame.step}", "reason": reason})
+        why = result if isinstance(result, str) else _not_finite(result) or problem(result, extra)
+        if why is not None:
+            failed.append({"frame": i, "where": f"{frame.source}, step {frame.step}", "reason": why})
             continue
         labels = {name: result.get(name) for name in ("energy", "forces", "stress", "hessian")}
         of_atoms = result[ENERGIES] if extra.atom_energies else None
@@ -285,8 +288,7 @@ def _attempt(engine: Engine, atoms: Any, extra: Extra) -> dict[str, Any] | str:
     try:
         return evaluate_all(engine, [atoms], extra)[0]
     except FAILURES as error:
-        text = str(error).strip() or "no reason given"
-        return f"{type(error).__name__}: {text}" if not isinstance(error, UserError) else text
+        return reason(error)
 
 
 def _not_finite(result: dict[str, Any]) -> str | None:
@@ -303,10 +305,10 @@ def check_failures(failures: list[dict[str, Any]], n_frames: int, allowed: float
     """
     if not failures or (len(failures) <= allowed * n_frames and len(failures) < n_frames):
         return
-    reason, count = Counter(f["reason"] for f in failures).most_common(1)[0]
+    commonest, count = Counter(f["reason"] for f in failures).most_common(1)[0]
     raise UserError(
         f"{len(failures)} of {n_frames} frames could not be labelled by {labeller.name}; "
-        f"{count} times: {reason}. The first is frame {failures[0]['frame']} ({failures[0]['where']})"
+        f"{count} times: {commonest}. The first is frame {failures[0]['frame']} ({failures[0]['where']})"
     )
 
 

@@ -65,6 +65,7 @@ def begin(
 
 def start(out: Path, options: Model) -> None:
     """Make the run folder, once all that the user gave has been found to be right."""
+    (out / FINISHED).unlink(missing_ok=True)  # of a run that goes on now, with a larger budget
     write_yaml(out / "config.yaml", options)
     atomic_write(out / PLAN, json.dumps(_lasting(options), indent=1))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -57,8 +58,10 @@ def run(options: Options, out: Path) -> dict[str, Any]:
         UserError: something of the input is wrong; nothing has been written to ``checkpoints`` then.
     """
     from lamkit.train import checkpoint
+    from lamkit.train.early import refuse_impossible
     from lamkit.train.run import Run, train
 
+    refuse_impossible(options.train, options.device)
     start = checkpoint.read(options.init) if options.init is not None else None
     found = sources.gather(options.heads, options.data, out / "data")
     tasks = [_task(name, path, head, options) for name, (path, head) in found.items()]
@@ -79,7 +82,7 @@ def run(options: Options, out: Path) -> dict[str, Any]:
         init={t.name: t.name if start is not None and t.name in start.heads else None for t in tasks},
         resolved={"verb": "pretrain", **resolved},
         device=options.device,
-        resume_hint=f"lamkit pretrain --multitask --out {out} --resume",
+        resume_hint=shlex.join(["lamkit", "pretrain", "--multitask", "--out", str(out), "--resume"]),
     )
     result = train(plan, resume=options.resume)
     atomic_write(out / "result.json", json.dumps(result, indent=1))

@@ -89,7 +89,7 @@ def check(start: Checkpoint, replay: Replay, targets: Sequence[Task]) -> list[st
     """The old heads.
 
     Raises:
-        UserError: one is named that is none.
+        UserError: one is named that is none, or data that are not there.
     """
     names = {t.name for t in targets}
     known = [h for h in start.heads if h not in names]
@@ -98,6 +98,10 @@ def check(start: Checkpoint, replay: Replay, targets: Sequence[Task]) -> list[st
             raise UserError(
                 f"replay: '{name}' is no old head of {start.path}.{suggest(name, known)} It has: {', '.join(known)}"
             )
+    for option, folders in (("data", replay.data), ("structures", replay.structures)):
+        for name, folder in folders.items():
+            if not Path(folder).is_dir():
+                raise UserError(f"replay.{option}: {folder}: no such data set (for head '{name}')")
     return known
 
 
@@ -175,6 +179,7 @@ def _starts(start: Checkpoint, head: str, replay: Replay, targets: Sequence[Task
         pools.append(old_heads.within(old_heads.structures(replay.structures[head]), start.elements[head]))
     elif (kept := old_heads.labelled(start, head, {}, out / "data")) is not None:
         pools.append(old_heads.within(old_heads.structures(kept.path), start.elements[head]))
+        log.info("replay: real data of head %s are at hand; --replay %s=%s trains on them", head, head, kept.path)
     pools += [old_heads.within(t.train, start.elements[head]) for t in targets]
     pools = [p for p in pools if len(p)]
     frames = []

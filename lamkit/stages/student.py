@@ -12,6 +12,7 @@ import numpy as np
 from lamkit.console import Progress
 from lamkit.data.frame import NUMBERS, Frame, to_atoms
 from lamkit.metrics import ErrorSums
+from lamkit.stages.properties import BLOCKS
 
 if TYPE_CHECKING:
     from lamkit.calculator import LamCalculator
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 BOOTSTRAP = 1000  # resamplings of whole trajectories: frames of one are not independent
 CHUNK = 64
+EXAMPLE = "structure.xyz"  # in the checkpoint of a distillation: what an exported student can begin MD with
 
 
 def fit(
@@ -82,16 +84,27 @@ def _as_before(fit: ReferenceFit, start: Checkpoint, head: str) -> ReferenceFit:
     return replace(fit, reference=reference)
 
 
+def write_example(data: Path, checkpoint: Path) -> None:
+    """Put the first frame of a data set into a checkpoint folder."""
+    import ase.io
+
+    from lamkit.data.dataset import open_dataset
+
+    atoms = to_atoms(open_dataset(data).frame(0))
+    atoms.calc = None
+    ase.io.write(checkpoint / EXAMPLE, atoms, format="extxyz")
+
+
 def errors(calculator: LamCalculator, source: Frames) -> dict[str, Any]:
     """Errors of a model on labelled frames, with an interval for the force error.
 
     Returns:
         As :meth:`lamkit.metrics.ErrorSums.result`, and ``forces_rmse_interval``: 95 %, eV/Å, by resampling
-        whole groups (trajectories); None for a single group.
+        whole groups (trajectories), or consecutive blocks where there is only one; None for a single frame.
     """
     sums = ErrorSums()
-    squares: dict[str, float] = {}
-    counts: dict[str, int] = {}
+    squares: dict[str, list[float]] = {}
+    counts: dict[str, list[int]] = {}
     with Progress(len(source), "held-out frames") as progress:
         for start in range(0, len(source), CHUNK):
             frames = [source.frame(i) for i in range(start, min(start + CHUNK, len(source)))]
@@ -100,8 +113,8 @@ def errors(calculator: LamCalculator, source: Frames) -> dict[str, Any]:
                 _add(sums, frame, values)
                 if frame.forces is not None:
                     square = float(np.square(values["forces"] - frame.forces).sum())
-                    squares[frame.group] = squares.get(frame.group, 0.0) + square
-                    counts[frame.group] = counts.get(frame.group, 0) + frame.forces.size
+                    squares.setdefault(frame.group, []).append(square)
+                    counts.setdefault(frame.group, []).append(frame.forces.size)
             progress.update(start + len(frames))
     return {**sums.result(), "forces_rmse_interval": _interval(list(squares.values()), list(counts.values()))}
 
@@ -118,10 +131,19 @@ def _add(sums: ErrorSums, frame: Frame, values: dict[str, Any]) -> None:
     )
 
 
-def _interval(squares: Sequence[float], counts: Sequence[int]) -> list[float] | None:
-    """95 % bootstrap interval of the RMSE over groups."""
+def _interval(squares: Sequence[Sequence[float]], counts: Sequence[Sequence[int]]) -> list[float] | None:
+    """95 % bootstrap interval of the RMSE over groups, each with the values of its frames in their order.
+
+    Of a single group consecutive blocks are resampled: frames that follow each other are alike.
+    """
+    if len(squares) == 1:
+        squares, counts = (
+            [part.tolist() for part in np.array_split(np.array(values[0]), min(BLOCKS, len(values[0])))]
+            for values in (squares, counts)
+        )
     if len(squares) < 2:
         return None
     drawn = np.random.default_rng(0).integers(0, len(squares), (BOOTSTRAP, len(squares)))
-    rmse = np.sqrt(np.array(squares)[drawn].sum(axis=1) / np.array(counts)[drawn].sum(axis=1))
+    totals, sizes = (np.array([sum(group) for group in values]) for values in (squares, counts))
+    rmse = np.sqrt(totals[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
     return [float(v) for v in np.percentile(rmse, [2.5, 97.5])]

@@ -11,10 +11,10 @@ import numpy as np
 
 from lamkit.console import log
 from lamkit.data.dataset import View, open_dataset
-from lamkit.data.frame import NUMBERS, SYMBOLS, reduced_formula
+from lamkit.data.frame import NUMBERS, SYMBOLS, reduced_formula, to_atoms
 from lamkit.data.heads import HeadConfig
 from lamkit.errors import UserError
-from lamkit.stages.engine import Engine, Frames, dataset_folder, load_engine
+from lamkit.stages.engine import FAILURES, Engine, Frames, dataset_folder, evaluate, load_engine, reason
 from lamkit.stages.structures import SAMPLE_HEAD
 
 if TYPE_CHECKING:
@@ -53,12 +53,15 @@ class Teacher:
         return calculator if orb else None
 
     def check(self, path: str, source: Frames) -> None:
-        """Refuse starts of elements that the teacher does not know, before any time is spent.
+        """Refuse starts that the teacher cannot do, for their elements mostly, before any time is spent.
+
+        An ASE calculator does not tell what it knows: it has to evaluate structures until all elements were there.
 
         Raises:
             UserError: which frame, and what is known.
         """
         if self.checkpoint is None:
+            self._try(path, source)
             return
         known = set(self.checkpoint.elements[self.head])
         for i in range(len(source)):
@@ -69,6 +72,22 @@ class Teacher:
                     f"{self.path} knows {', '.join(sorted(known))}. Take another head, other "
                     "starts, or fine-tune the head on such data first"
                 )
+
+    def _try(self, path: str, source: Frames) -> None:
+        seen: set[int] = set()
+        for i in range(len(source)):
+            frame = source.frame(i)
+            if seen.issuperset(frame.numbers.tolist()):
+                continue
+            seen.update(frame.numbers.tolist())
+            try:
+                evaluate(self.engine, [to_atoms(frame)])
+            except FAILURES as error:
+                elements = ", ".join(sorted({SYMBOLS[z] for z in frame.numbers}))
+                raise UserError(
+                    f"{path}, frame {i} ({elements}): the teacher {self.engine.name} cannot do it ({reason(error)}). "
+                    "Take other starts, or mend the calculator"
+                ) from error
 
     def student_head(self, sources: Sequence[Frames]) -> HeadConfig:
         """Facts of the student's head: the teacher's references, and its labels' level.

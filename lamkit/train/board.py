@@ -13,6 +13,22 @@ from lamkit.errors import UserError
 SHOWN = {"energy_mae": "meV/atom", "energy_rmse": "meV/atom", "forces_mae": "meV/Å", "forces_rmse": "meV/Å"}
 
 
+def require_tensorboard() -> None:
+    """Raise where TensorBoard cannot be loaded.
+
+    Raises:
+        UserError: with what to install.
+    """
+    try:
+        import tensorboard.compat.proto.event_pb2
+        import tensorboard.summary.writer.event_file_writer  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f"train.tensorboard: TensorBoard cannot be loaded ({error}): pip install 'lamkit[tensorboard]', "
+            "or leave train.tensorboard away; metrics.csv holds the same numbers"
+        ) from None
+
+
 class Board:
     """Writes event files.
 
@@ -25,15 +41,11 @@ class Board:
     """
 
     def __init__(self, folder: Path, resumed_at: int | None) -> None:
-        try:
-            from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-            from tensorboard.compat.proto.summary_pb2 import Summary
-            from tensorboard.summary.writer.event_file_writer import EventFileWriter
-        except ImportError as error:
-            raise UserError(
-                f"train.tensorboard: TensorBoard cannot be loaded ({error}): pip install 'lamkit[tensorboard]', "
-                "or leave train.tensorboard away; metrics.csv holds the same numbers"
-            ) from None
+        require_tensorboard()
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
         self._event, self._summary = Event, Summary
         self._writer: Any = EventFileWriter(str(folder))
         if resumed_at is not None:

@@ -121,6 +121,7 @@ class TrainConfig(config.Model):
         max_minutes: stop after this wall time even if steps remain; the learning rate follows whichever of
             the two limits is nearer.
         batch_atoms: atoms per batch; a larger single frame makes the batch as large as the frame.
+        head_batch_atoms: atoms per batch of single heads, in place of ``batch_atoms``.
         batch_edges: neighbours per batch at most, counted per atom and direction; null: as many as the atoms have.
         ranks: processes that train together, each on its own batch of its own head; gradients are averaged.
         accumulate: batches per rank and step; ``ranks`` times ``accumulate`` of them make one step.
@@ -162,6 +163,7 @@ class TrainConfig(config.Model):
     max_steps: int = pydantic.Field(2000, ge=1)
     max_minutes: float | None = pydantic.Field(None, gt=0)
     batch_atoms: int = pydantic.Field(128, ge=1)
+    head_batch_atoms: dict[str, Annotated[int, pydantic.Field(ge=1)]] = {}
     batch_edges: int | None = pydantic.Field(None, ge=1)
     ranks: int = pydantic.Field(1, ge=1)
     accumulate: int = pydantic.Field(1, ge=1)

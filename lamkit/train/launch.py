@@ -70,6 +70,26 @@ def turn(folder: Path) -> AbstractContextManager[object]:
     return Lock(folder, patient=True)
 
 
+def refuse_misfit(ranks: int) -> None:
+    """Raise where so many ranks cannot be started on the machines that the flags tell of.
+
+    Raises:
+        UserError: they cannot be shared evenly, or machine 0 cannot be found.
+    """
+    here = place()
+    if here.nodes < 1 or ranks % here.nodes or not 0 <= here.node < here.nodes:
+        raise UserError(
+            f"{ranks} ranks on {here.nodes} machines, this one number {here.node}: --ranks must be a multiple of "
+            "--nodes, and --node lie between 0 and --nodes − 1"
+        )
+    if here.nodes > 1 and here.master is None:
+        raise UserError("--nodes: several machines need --master HOST:PORT, the address of machine 0")
+    if here.master is not None:
+        host, _, port = here.master.rpartition(":")
+        if not (host and port.isdecimal() and 0 < int(port) < 1 << 16):
+            raise UserError(f"--master {here.master}: expected HOST:PORT, for example 10.0.0.1:8118")
+
+
 def is_worker() -> bool:
     """Whether this process was started here, to train and nothing else."""
     return "LAMKIT_WORKER" in os.environ
@@ -85,13 +105,7 @@ def train(run: Run, *, resume: bool) -> dict[str, Any]:
         SystemExit: all went well, and this is not machine 0.
     """
     here, size = place(), run.config.ranks
-    if size % here.nodes or not 0 <= here.node < here.nodes:
-        raise UserError(
-            f"{size} ranks on {here.nodes} machines, this one number {here.node}: --ranks must be a multiple of "
-            "--nodes, and --node lie between 0 and --nodes − 1"
-        )
-    if here.nodes > 1 and here.master is None:
-        raise UserError("--nodes: several machines need --master HOST:PORT, the address of machine 0")
+    refuse_misfit(size)
     require_writable(run.out)
     folder = run.out / ("ranks" if here.node == 0 else f"ranks-{here.node}")
     folder.mkdir(exist_ok=True)
@@ -111,7 +125,7 @@ def train(run: Run, *, resume: bool) -> dict[str, Any]:
             team.start_scheduler()
         cores = _shares(local)
         for k in range(local):
-            team.start(first + k, cores[k])
+            team.start(first + k, k, cores[k])
         team.wait()
     finally:
         team.end()
@@ -163,10 +177,12 @@ class _Team:
         """The process through which ranks find each other."""
         self.scheduler = self._start("scheduler.log", {"MS_ROLE": "MS_SCHED"}, [])
 
-    def start(self, rank: int, cores: Sequence[int]) -> None:
-        """One rank; the first writes to this process's terminal, the others to files."""
+    def start(self, rank: int, local: int, cores: Sequence[int]) -> None:
+        """One rank, the ``local``-th here; the first writes to this process's terminal, the others to files."""
         name = None if rank == 0 else f"rank-{rank}.log"
-        self.ranks[rank] = self._start(name, {"MS_ROLE": "MS_WORKER", "MS_NODE_ID": str(rank)}, cores)
+        # As msrun: each rank of a machine takes an accelerator of its own.
+        variables = {"MS_ROLE": "MS_WORKER", "MS_NODE_ID": str(rank), "DEVICE_ID": str(local)}
+        self.ranks[rank] = self._start(name, variables, cores)
 
     def _start(
         self, name: str | None, variables: dict[str, str], cores: Sequence[int]

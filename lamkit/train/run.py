@@ -9,7 +9,7 @@ from typing import Any
 
 from lamkit import config as configuration
 from lamkit.console import log_off, log_to
-from lamkit.errors import LamkitError
+from lamkit.errors import Interrupted, LamkitError
 from lamkit.files import require_writable
 from lamkit.model.config import Architecture
 from lamkit.model.runtime import setup
@@ -101,6 +101,10 @@ def train(run: Run, *, resume: bool = False) -> dict[str, Any]:
         if not ranks.leader and not launch.is_worker():
             raise SystemExit(0)  # msrun runs the whole verb in every rank: what comes now is the leader's
         return result
+    except KeyboardInterrupt:  # before the loop, after it, or the second one
+        raise Interrupted(
+            f"nothing was saved beyond the last checkpoint, if there is one; {run.resume_hint} goes on from there"
+        ) from None
     except OSError as error:
         raise LamkitError(
             f"{error.filename or run.out}: {error.strerror or error}; the run cannot go on. The checkpoints in "

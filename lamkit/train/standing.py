@@ -27,6 +27,7 @@ class Standing:
         head_steps: optimizer steps of each head.
         draws: batches of each head.
         sampler: (epoch, frames used) of each head, for each part of the data ([shards][heads]).
+        shapes: padded shapes beyond the planned ones ([ranks][shapes]): larger frames than expected came.
         recent: squared training errors since the last validation (:meth:`Recent.dump`).
         errors: last validation errors per head, eV units.
         best_errors: those of ``best_step``.
@@ -41,6 +42,7 @@ class Standing:
     head_steps: list[int] = field(default_factory=list)
     draws: list[int] = field(default_factory=list)
     sampler: list[Any] = field(default_factory=list)
+    shapes: list[Any] = field(default_factory=list)
     recent: list[Any] = field(default_factory=list)
     errors: dict[str, dict[str, Any]] = field(default_factory=dict)
     best_errors: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -210,7 +210,7 @@ def refuse_unusable(view: View, name: str) -> None:
 
 
 def describe(tasks: list[Task], plan: Plan) -> str:
-    """The plan as a table: frames, chance, expected draws and epochs, reference fit, scales."""
+    """The plan: steps, and a table of frames, chance, expected draws and epochs, reference fit, scales."""
     rows = []
     for t in tasks:
         atoms = float(np.mean(t.train.n_atoms))
@@ -230,7 +230,8 @@ def describe(tasks: list[Task], plan: Plan) -> str:
         )
         for sentence in t.reference.null_space:
             log.info("head %s: %s; the prior decides how the energy is shared", t.name, sentence)
-    return table(
+    each = "one batch each" if plan.draws == 1 else f"{plan.draws} batches each"
+    return f"plan: {plan.steps} steps, {each}\n" + table(
         rows,
         (
             "head",

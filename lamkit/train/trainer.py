@@ -38,6 +38,8 @@ from lamkit.train.world import World
 if TYPE_CHECKING:
     from lamkit.train.run import Run
 
+ADDED = 8  # unplanned shapes that a checkpoint remembers; more were never seen
+
 
 class Trainer:
     """The state of one run in memory.
@@ -55,11 +57,13 @@ class Trainer:
         self.shards = self.world.size * c.accumulate
         start.refuse_unfit(run)
         refuse_unknown_heads(c.loss, names)
-        budget = (c.batch_atoms, c.seed, c.batch_edges)
-        needs = [measure(t.train, run.trunk.cutoff, run.trunk.max_neighbors, *budget) for t in run.tasks]
+        near, own = (run.trunk.cutoff, run.trunk.max_neighbors), c.head_batch_atoms
+        needs = [
+            measure(t.train, *near, own.get(t.name, c.batch_atoms), c.seed, c.batch_edges) for t in run.tasks
+        ]
         self.plan, self.buckets = make_plan(
             {t.name: t.train for t in run.tasks}, needs, exponent=c.sampling_exponent, weights=c.weights,
-            epochs=c.epochs, steps=c.max_steps, draws=self.shards, seed=c.seed,
+            epochs=c.epochs, steps=c.max_steps, draws=self.shards, seed=c.seed, own=own,
         )  # fmt: skip
         if c.epochs is not None:
             log.info(
@@ -116,6 +120,8 @@ class Trainer:
             return
         self.at = at
         self.recent.load(at.recent)
+        if len(at.shapes) == self.world.size:
+            self.buckets.restore(at.shapes[self.world.rank])
         log.info("resuming %s at step %d", self.r.out, at.step)
         if len(at.sampler) != self.shards:
             log.warning(
@@ -221,6 +227,10 @@ class Trainer:
         """Write ``last``, and ``step-N`` where those are kept; all ranks must call it, the leader writes."""
         if self._positions is not None:  # else no step was taken since the checkpoint that was read
             self.at.sampler = np.concatenate(self.world.gather(self._positions)).tolist()
+            added = np.zeros((ADDED, 3), np.int64)
+            for place, shape in zip(added, self.buckets.added, strict=False):
+                place[:] = shape
+            self.at.shapes = [[s for s in part.tolist() if s[0]] for part in self.world.gather(added)]
         if self.judge is None:
             return
         saved, optimizer = self._checkpoint(), self.step.state()

@@ -156,6 +156,19 @@ def test_several_tasks_become_heads_with_their_probabilities_and_losses(systems)
     assert options.init == {"low": "random"}
 
 
+def test_tasks_keep_the_batch_sizes_that_they_have(systems):
+    data = two_tasks(systems)
+    data["training"]["data_dict"]["high"]["training_data"]["batch_size"] = "auto:16"
+    data["training"]["data_dict"]["low"]["training_data"]["batch_size"] = 1
+    train = config.parse(pretrain.Options, translated(data).options).train
+    assert train.batch_atoms == 16
+    assert train.head_batch_atoms == {"high": 16, "low": 4}
+    del data["training"]["numb_steps"], data["training"]["model_prob"]
+    data["training"]["num_epoch_dict"] = {"high": 1, "low": 1}
+    # 24 atoms in batches of 16 are 2 steps, 12 atoms in batches of 4 are 3
+    assert translated(data).options["train"]["weights"] == {"high": 2, "low": 3}
+
+
 def test_epochs_become_steps_and_weights(systems):
     data = two_tasks(systems)
     del data["training"]["numb_steps"], data["training"]["model_prob"]
@@ -168,12 +181,18 @@ def test_epochs_become_steps_and_weights(systems):
 
 @pytest.mark.parametrize(
     ("size", "atoms"),
-    [("auto", 32), ("auto:128", 128), (3, 12), ([1, 2, 3], 8), ("max:64", 64), ("mixed:4", 16)],
+    [
+        ("auto", 32), ("auto:128", 128), ("auto:17", 20), (3, 12), ([1, 2, 3], 8), ("max:66", 66), ("mixed:4", 16),
+        ("auto:1", 4),
+    ],
 )
 def test_batch_sizes_become_atoms(systems, size, atoms):
     data = water_like(systems)
     data["training"]["training_data"]["batch_size"] = size
-    assert translated(data).options["train"]["batch_atoms"] == atoms
+    found = translated(data)
+    assert found.options["train"]["batch_atoms"] == atoms
+    listed = any("batch_size of each system" in key for key, _ in found.left)
+    assert listed == isinstance(size, list)
 
 
 @pytest.mark.parametrize(
@@ -217,6 +236,21 @@ def test_systems_without_a_type_map_take_that_of_the_file(systems, tmp_path):
     data = open_dataset(out)  # one data set, of which a part will be held out
     assert (len(data), data.elements) == (3, [29])
     assert not (Path(systems["bare"]) / "type_map.raw").exists()
+
+
+def test_systems_that_have_changed_since_are_converted_again(systems, tmp_path):
+    first = Systems(train=[systems["a"]])
+    out = convert(first, "x", tmp_path)
+    made = (out / "dataset.yaml").stat().st_mtime_ns
+    assert (convert(first, "x", tmp_path) / "dataset.yaml").stat().st_mtime_ns == made  # used as it is
+    assert len(open_dataset(convert(Systems(train=[systems["b"]]), "x", tmp_path))) == 4
+    mine = shutil.copytree(systems["a"], tmp_path / "mine")
+    assert len(open_dataset(convert(Systems(train=[str(mine)]), "x", tmp_path))) == 6
+    for file in mine.rglob("*.npy"):
+        np.save(file, np.load(file)[:5])
+    assert len(open_dataset(convert(Systems(train=[str(mine)]), "x", tmp_path))) == 5
+    shutil.rmtree(mine)  # a run that goes on where its sources are not
+    assert len(open_dataset(convert(Systems(train=[str(mine)]), "x", tmp_path))) == 5
 
 
 def test_a_data_set_of_our_own_keeps_its_groups_and_a_broken_system_is_an_error(systems, tmp_path):

@@ -10,6 +10,7 @@ import ase.io
 import numpy as np
 import pytest
 import tiny
+from ase.build import bulk
 from ase.calculators.emt import EMT
 
 from lamkit.calculator import LamCalculator
@@ -34,6 +35,7 @@ STUDENT = {
     "bessel": 3,
     "lmax": 1,
 }
+SILICON = "silicon.xyz"  # of which neither teacher knows anything
 TRAIN = {"max_steps": 6, "batch_atoms": 16, "warmup_steps": 1, "valid_every": 3, "save_every": 3}
 
 
@@ -129,7 +131,7 @@ def test_guards_run_the_students_md_and_are_reported(interrupted_and_resumed):
     _, result, _ = interrupted_and_resumed
     found = result["guards"]
     assert found["steps"] == 14
-    assert found["passed"] == (found["stable"] and found["agree"] is not False)
+    assert found["passed"] == (found["stable"] and found["agree"] is True)
     if found["stable"]:
         assert set(found["rdf"]) == {"Al-Al", "Al-Cu", "Cu-Cu"}
         assert set(found["msd"]) == {"Al", "Cu"}
@@ -184,6 +186,16 @@ def test_student_is_an_ordinary_checkpoint_with_one_head(interrupted_and_resumed
     assert result["parameters"]["student"] == calculator.n_parameters
 
 
+def test_the_checkpoint_holds_a_structure_to_begin_md_with(interrupted_and_resumed):
+    out, _, _ = interrupted_and_resumed
+    atoms = ase.io.read(out / "checkpoints" / "best" / student.EXAMPLE)
+    frame = open_dataset(out / "data" / "train").frame(0)
+    assert (atoms.numbers == frame.numbers).all()
+    assert atoms.pbc.all()
+    np.testing.assert_allclose(atoms.positions, frame.positions, atol=1e-7)
+    np.testing.assert_allclose(atoms.cell.array, frame.cell, atol=1e-7)
+
+
 def test_result_holds_errors_and_speed_of_both(interrupted_and_resumed):
     out, result, _ = interrupted_and_resumed
     assert json.loads((out / "result.json").read_text()) == result
@@ -235,6 +247,38 @@ def test_rounds_end_when_the_criterion_is_met(
     assert result["true_labels"]["student"]["forces_rmse"] > 1e-5
 
 
+def test_a_run_that_did_not_converge_goes_on_with_a_larger_budget(
+    interrupted_and_resumed, teacher, starts, tmp_path, monkeypatch
+):
+    out, before, _ = interrupted_and_resumed
+    copy = tmp_path / "copy"
+    shutil.copytree(out, copy)
+    assert "--resume --rounds" in distill.tables.summary(before)
+    original = distill.Rounds.run
+
+    def stopped_in_the_third(self, r):
+        if r == 2:
+            raise KeyboardInterrupt
+        return original(self, r)
+
+    def a_third(self, r):
+        if r < 2:
+            return original(self, r)
+        shutil.copytree(self.folder(1), self.folder(2))
+        return {**before["rounds"][1], "round": 3}
+
+    larger = options(teacher, starts, resume=True, rounds=3)
+    monkeypatch.setattr(distill.Rounds, "run", stopped_in_the_third)
+    with pytest.raises(Interrupted):
+        distill.run(larger, copy)
+    monkeypatch.setattr(distill.Rounds, "run", a_third)
+    result = distill.run(larger, copy)
+    assert [row["round"] for row in result["rounds"]] == [1, 2, 3]
+    assert result["rounds"][:2] == before["rounds"]
+    with pytest.raises(UserError, match=r"other options \(n_frames\)"):
+        distill.run(options(teacher, starts, resume=True, n_frames=7), copy)
+
+
 def test_any_ase_calculator_teaches(interrupted_and_resumed, starts, tmp_path, monkeypatch):
     trained = interrupted_and_resumed[0] / "parts" / "round-0" / "student"
     heads = []
@@ -277,10 +321,16 @@ def test_a_deeppot_student_ends_with_an_input_for_lammps(teacher, starts, tmp_pa
         ({"head": "metal"}, "Did you mean 'metals'"),
         ({"head": "water"}, "head 'water' .* knows H, O"),
         ({"starts": ["nowhere.xyz"]}, "nowhere.xyz: no such file"),
+        (
+            {"starts": [SILICON], "teacher": None, "head": None, "calculator": "ase.calculators.emt:EMT"},
+            r"silicon.xyz, frame 0 \(Si\): the teacher ase.calculators.emt:EMT cannot do it \(NotImpl",
+        ),
         ({"train": {**TRAIN, "loss": {"atom_energy": 1.0}}}, "no energies of single atoms"),
     ],
 )
 def test_wrong_input_is_explained(teacher, starts, tmp_path, changes, message):
+    ase.io.write(tmp_path / "silicon.xyz", bulk("Si"))
+    changes = {k: [str(tmp_path / "silicon.xyz")] if v == [SILICON] else v for k, v in changes.items()}
     with pytest.raises(UserError, match=message):
         distill.run(options(teacher, starts, **changes), tmp_path / "out")
     assert not (tmp_path / "out").exists()  # the corrected command can use the same folder

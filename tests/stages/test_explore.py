@@ -104,29 +104,41 @@ def test_exploding_trajectory_is_stopped_and_its_kept_part_is_sane(last, reason)
     assert result.steps < 400
 
 
-def test_calculator_that_fails_on_the_way_ends_the_trajectory_only():
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (UserError("no more"), "no more"),
+        (RuntimeError("SCF did not converge"), "RuntimeError: SCF did not converge"),
+        (OSError("disk is full"), "OSError: disk is full"),
+        (ValueError(), "ValueError: no reason given"),
+    ],
+)
+def test_calculator_that_fails_on_the_way_ends_the_trajectory_only(error, words):
     class Failing(EMT):
         n = 0
 
         def calculate(self, *args, **kwargs):
             Failing.n += 1
             if Failing.n > 12:
-                raise UserError("no more")
+                raise error
             super().calculate(*args, **kwargs)
 
     result = run_trajectory(
         bulk("Cu", cubic=True), Failing(), Dynamics(steps=50, save_every=5), temperature=300, seed=0
     )
-    assert result.stopped == "calculator failed: no more"
+    assert result.stopped == f"calculator failed: {words}"
     assert len(result.frames) == 2
 
 
-def test_a_start_that_the_calculator_refuses_is_an_error(tmp_path):
+@pytest.mark.parametrize(
+    "error", [UserError("Fe: not trained on"), NotImplementedError("No potential for Fe")]
+)
+def test_a_start_that_the_calculator_refuses_is_an_error(error):
     class Refusing(EMT):
         def calculate(self, *args, **kwargs):
-            raise UserError("Fe: not trained on")
+            raise error
 
-    with pytest.raises(UserError, match="Fe"):
+    with pytest.raises(UserError, match=r"for Fe|Fe: not"):
         run_trajectory(bulk("Cu"), Refusing(), Dynamics(), temperature=300, seed=0)
 
 
@@ -204,6 +216,21 @@ def test_pressures_compress_and_need_a_barostat(starts, tmp_path):
     assert last["md-000-300K-0-40GPa"] < 0.99 * last["md-000-300K-0GPa"]
     with pytest.raises(UserError, match="need dynamics"):
         explore.run(options(starts, pressures=[1.0], **given), tmp_path / "nvt")
+
+
+def test_copies_have_all_atoms_displaced_and_the_cell_strained_as_much_as_asked():
+    start = from_atoms(bulk("Cu", cubic=True) * 3)
+    found = perturbed([start], Perturb(n=20, rattle=0.05, strain=0.04), 0, Limits())
+    assert len(found) == 20
+    moved, strains = [], []
+    for frame in found:
+        strain = np.linalg.solve(start.cell, frame.cell) - np.eye(3)
+        strains.append(strain)
+        moved.append(frame.positions - start.positions @ (np.eye(3) + strain))
+    np.testing.assert_allclose(strains, np.swapaxes(strains, 1, 2), atol=1e-12)
+    assert 0.03 < np.abs(strains).max() <= 0.04
+    assert np.std(moved) == pytest.approx(0.05, rel=0.05)
+    assert np.abs(moved).max(axis=(0, 2)).min() > 0.05
 
 
 def test_squeezed_pairs_and_dimers_reach_short_distances():

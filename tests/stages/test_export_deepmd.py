@@ -9,8 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import ase.io
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.io.lammpsdata import read_lammps_data
@@ -23,6 +25,7 @@ from lamkit.data.dataset import write_dataset
 from lamkit.data.facts import DatasetFacts
 from lamkit.data.frame import from_atoms
 from lamkit.data.heads import LevelOfTheory
+from lamkit.stages.student import write_example
 
 SIDE = Path(__file__).resolve().parent.parent / "deepmd_side.py"
 BAR = 1.602176634e6  # bar per eV/Å³
@@ -88,6 +91,51 @@ def test_files_of_the_users_own_stay(student, tmp_path, caplog):
     (tmp_path / "in.lammps").write_text("mine")
     assert main(["export", str(student), "--to", "deepmd", "--out", str(tmp_path / "a.dp")]) == 0
     assert (tmp_path / "in.lammps").read_text() == "mine"
+
+
+@pytest.fixture
+def moved(student, tmp_path) -> Path:
+    """The checkpoint alone, as somebody else gets it."""
+    return shutil.copytree(student / "checkpoints" / "best", tmp_path / "sent" / "model")
+
+
+def export(model: Path, out: Path, *more: str) -> int:
+    return main(["export", str(model), "--to", "deepmd", "--out", str(out), *more])
+
+
+def test_a_moved_checkpoint_brings_its_structure_along(student, moved, exported, tmp_path):
+    write_example(student / "data" / "train", moved)
+    assert export(moved, tmp_path / "lammps" / "a.dp") == 0
+    both = [read_lammps_data(p / "conf.lmp", units="metal") for p in (tmp_path / "lammps", exported.parent)]
+    np.testing.assert_allclose(both[0].positions, both[1].positions, atol=1e-6)
+
+
+def test_a_structure_can_be_named(moved, tmp_path, capsys):
+    water_alone = Atoms("OH2", [[0, 0, 0], [1, 0, 0], [0, 1, 0]], cell=[5, 6, 7], pbc=True)
+    ase.io.write(tmp_path / "one.xyz", water_alone)
+    ase.io.write(tmp_path / "iron.xyz", bulk("Fe"))
+    assert export(moved, tmp_path / "a.dp", "--structure", str(tmp_path / "iron.xyz")) == 2
+    assert "holds Fe, which the model does not know (it knows H, O)" in capsys.readouterr().err
+    assert not (tmp_path / "a.dp").exists()
+    assert export(moved, tmp_path / "a.dp", "--structure", str(tmp_path / "one.xyz")) == 0
+    with open(tmp_path / "conf.lmp") as stream:
+        atoms = read_lammps_data(stream, atom_style="atomic", units="metal")
+    assert atoms.get_chemical_formula() == "H2O"
+    np.testing.assert_allclose(atoms.cell.lengths(), [5, 6, 7])
+
+
+def test_without_a_structure_the_missing_file_and_the_cure_are_named(moved, tmp_path, capsys):
+    assert export(moved, tmp_path / "a.dp") == 0
+    assert "conf.lmp is not there" in (said := capsys.readouterr().err)
+    assert "--structure FILE" in said
+    assert (tmp_path / "in.lammps").is_file()
+
+
+def test_an_orb_takes_no_structure(tmp_path, capsys):
+    model = write_model(tmp_path / "orb")
+    flags = ["--to", "orb", "--head", "water", "--out", str(tmp_path / "a.ckpt")]
+    assert main(["export", str(model), *flags, "--structure", str(tmp_path)]) == 2
+    assert "for --to deepmd only" in capsys.readouterr().err
 
 
 def test_an_orb_is_refused_with_the_way_to_a_student(tmp_path, capsys):

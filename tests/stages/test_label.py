@@ -12,8 +12,10 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 
 from lamkit.data.dataset import open_dataset
+from lamkit.data.frame import from_atoms
 from lamkit.errors import Interrupted, UserError
 from lamkit.stages import label
+from lamkit.stages.engine import FrameList, engine_of
 
 EMT_NAME = "ase.calculators.emt:EMT"
 
@@ -52,8 +54,11 @@ def test_labels_are_those_of_the_calculator(structures, tmp_path):
 
 
 def test_failing_frames_are_reported_and_left_out(structures, tmp_path, module):
+    calls = []
+
     class Picky(EMT):
         def calculate(self, atoms=None, *args, **kwargs):
+            calls.append(1)
             if abs(atoms.positions[0, 0] - bad) < 1e-6:
                 raise RuntimeError("SCF did not converge")
             super().calculate(atoms, *args, **kwargs)
@@ -65,6 +70,7 @@ def test_failing_frames_are_reported_and_left_out(structures, tmp_path, module):
     assert (result["n_frames"], result["n_failed"]) == (6, 1)
     assert result["failed"][0]["frame"] == 4
     assert result["reasons"] == {"RuntimeError: SCF did not converge": 1}
+    assert len(calls) == 7  # none is computed again because another one in its chunk failed
 
 
 def test_labels_that_are_not_finite_count_as_failures(structures, tmp_path, module):
@@ -100,6 +106,27 @@ def test_resume_does_not_redo_finished_chunks(structures, tmp_path, module):
     result = label.run(options.model_copy(update={"resume": True}), tmp_path / "out")
     assert result["n_frames"] == 7
     assert len(calls) == 5 + 3  # frame 4 belonged to a chunk that was not finished
+
+
+def test_a_calculator_that_is_killed_loses_few_frames(tmp_path):
+    """Of those that compute one structure after the other, where each may take minutes."""
+    calls = []
+
+    class Counting(EMT):
+        stop_at = 20
+
+        def calculate(self, *args, **kwargs):
+            if len(calls) == self.stop_at:
+                raise KeyboardInterrupt
+            calls.append(1)
+            super().calculate(*args, **kwargs)
+
+    source = FrameList([from_atoms(bulk("Cu", a=a)) for a in np.linspace(3.5, 3.7, 30)])
+    with pytest.raises(KeyboardInterrupt):
+        label.label(source, engine_of(Counting()), tmp_path / "out")
+    Counting.stop_at = 10**6
+    label.label(source, engine_of(Counting()), tmp_path / "out")
+    assert len(calls) <= 30 + 8
 
 
 def test_missing_data_are_named(tmp_path):

@@ -152,6 +152,20 @@ def test_more_steps_go_on_with_the_same_trajectory(starts, tmp_path):
     assert md.run(options(starts, resume=True), tmp_path / "out") == result
 
 
+def test_killed_with_more_steps_the_earlier_result_is_not_taken_for_the_end(starts, tmp_path, monkeypatch):
+    md.run(options(starts, dynamics={"steps": 15}), tmp_path / "out")
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(md.Simulation, "run", killed)
+        with pytest.raises(Interrupted):
+            md.run(options(starts, resume=True), tmp_path / "out")
+    result = md.run(options(starts, resume=True), tmp_path / "out")
+    assert [row["steps"] for row in result["structures"]] == [30, 30]
+
+
 def test_another_run_is_not_overwritten_or_continued(starts, tmp_path):
     md.run(options(starts), tmp_path / "out")
     with pytest.raises(UserError, match="--resume"):

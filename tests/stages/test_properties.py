@@ -10,7 +10,7 @@ from pairs import Pairs
 
 from lamkit.data.frame import Frame, from_atoms, make_frame
 from lamkit.data.selection import Limits
-from lamkit.stages import deviation, guards, properties
+from lamkit.stages import deviation, distill_tables, guards, properties, student
 from lamkit.stages.dynamics import Dynamics
 from lamkit.stages.engine import FrameList, engine_of
 
@@ -103,6 +103,55 @@ def test_a_student_that_explodes_is_not_stable(tmp_path):
     assert not found["stable"]
     assert not found["passed"]
     assert found["stopped"]
+
+
+def test_nothing_passes_where_the_teachers_own_md_broke_off(tmp_path):
+    class Failing(EMT):
+        n = 0
+
+        def calculate(self, *args, **kwargs):
+            Failing.n += 1
+            if Failing.n % 60 == 0:
+                raise RuntimeError("no licence")
+            super().calculate(*args, **kwargs)
+
+    run(Failing(), tmp_path / "teacher", 1)
+    rows, start, dynamics, wanted = run(EMT(), tmp_path / "student", 2)
+    found = guards.compare(tmp_path / "teacher", tmp_path / "student", rows, start, dynamics, wanted)
+    assert found["stable"]
+    assert found["agree"] is None
+    assert not found["passed"]
+    assert "NOTHING TO COMPARE" in distill_tables.guards(found)
+
+
+def test_guards_that_are_too_short_to_compare_are_refused():
+    assert guards.Guards(steps=0).steps == 0
+    with pytest.raises(ValueError, match=r"leave 8 frames .* 10 are needed"):
+        guards.Guards(steps=50, save_every=5)
+
+
+@pytest.mark.parametrize("n_groups", [1, 4])
+def test_the_interval_of_the_force_error_resamples_trajectories_or_blocks_of_the_only_one(n_groups):
+    class Student:
+        def predict(self, structures):
+            return [{"energy": 0.0, "forces": np.full((len(a), 3), a.positions[0, 0])} for a in structures]
+
+    def interval(errors):
+        frames = []
+        for i, error in enumerate(errors):
+            atoms = bulk("Cu", cubic=True)
+            atoms.positions[0, 0] = error
+            group = str(i * n_groups // len(errors))
+            frames.append(from_atoms(atoms, energy=0.0, forces=np.zeros((4, 3)), group=group))
+        found = student.errors(Student(), FrameList(frames))
+        assert found["forces_rmse"] == pytest.approx(np.sqrt(np.mean(np.square(errors))))
+        low, high = found["forces_rmse_interval"]
+        assert low <= found["forces_rmse"] <= high
+        return high - low
+
+    slow = np.repeat([0.1, 0.2, 0.3, 0.4], 10)  # frames that follow each other are alike
+    mixed = np.tile([0.1, 0.2, 0.3, 0.4], 10)
+    assert interval(slow) > 3 * interval(mixed)
 
 
 def test_the_largest_of_many_deviations_may_be_larger_than_a_single_one():

@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from lamkit.errors import UserError
+from lamkit.stages import pretrain
 from lamkit.train.board import Board
 
 ERRORS = {
@@ -43,3 +44,8 @@ def test_without_tensorboard_the_message_says_what_to_install(tmp_path, monkeypa
     monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
     with pytest.raises(UserError, match=r"pip install 'lamkit\[tensorboard\]'"):
         Board(tmp_path, None)
+    # and it is said before anything is read
+    options = pretrain.Options(train={"tensorboard": True})
+    with pytest.raises(UserError, match="TensorBoard cannot be loaded"):
+        pretrain.run(options, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -87,6 +87,23 @@ def test_batches_keep_to_an_edge_budget(views):
     assert batches_per_pass(view, narrow, narrow.shape, 0) > batches_per_pass(view, wide, wide.shape, 0)
 
 
+def test_a_head_with_a_budget_of_its_own_keeps_to_it_in_the_shape_that_it_shares(views):
+    needs = [measure(v, 4.0, None, 4 if name == "cu" else 32, seed=0) for name, v in views.items()]
+    common, _ = make_plan(views, needs, exponent=0.5, weights=None, epochs=None, steps=100, draws=1, seed=0)
+    plan, buckets = make_plan(
+        views, needs, exponent=0.5, weights=None, epochs=None, steps=100, draws=1, seed=0, own=["cu"]
+    )
+    assert plan.batches["cu"] == len(views["cu"]) == 24  # frames of four atoms, one by one
+    assert plan.batches["alloy"] == common.batches["alloy"]
+    sampler = sampler_of(views, plan, buckets)
+    sampler.draw = lambda step: 0
+    items = [sampler.item(step) for step in range(5)]
+    assert {item.n_frames for item in items} == {1}
+    assert {item.batch.shape for item in items} <= set(buckets.shapes)
+    with pytest.raises(UserError, match="head_batch_atoms: no head named 'cuu'. Did you mean 'cu'"):
+        plan_of(views, own=["cuu"])
+
+
 @pytest.mark.parametrize("shards", [2, 5, 30])
 def test_ranks_share_the_frames_of_an_epoch_without_overlap_or_loss(views, shards):
     plan, buckets = plan_of(views)

@@ -1,6 +1,8 @@
 """Fine-tuning runs, small: never worse than the start, old heads watched and replayed, several heads at once."""
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,9 +10,12 @@ from toy_data import FAST, TINY, make_dataset
 
 from lamkit import config
 from lamkit.cli import main
+from lamkit.cli.training import run_folder
+from lamkit.console import log
 from lamkit.errors import UserError
-from lamkit.stages import evaluate, finetune, pretrain, rebias
+from lamkit.stages import beginning, evaluate, finetune, pretrain, rebias, sources
 from lamkit.train import checkpoint
+from lamkit.train.tasks import make_task
 
 SHORT = {**FAST, "max_steps": 4, "valid_every": 2}
 
@@ -134,6 +139,36 @@ def test_without_data_an_old_head_is_watched_on_its_own_labels(base, emt_data, t
     assert result["not_measured"] == ["cu"]
 
 
+def test_no_head_is_random_and_no_element_new_in_silence(base, emt_data, caplog, monkeypatch):
+    monkeypatch.setattr(log, "propagate", True)
+    start, facts = checkpoint.read(base), sources.head_of("ag", emt_data["ag"])
+    task = make_task("ag", emt_data["ag"], facts, valid_fraction=0.2, seed=0)
+    assert beginning.begin(start, task, "random", None).origin is None
+    assert "head ag begins with random weights, as asked" in caplog.text
+    pretrain._going_on([task], start)
+    assert "ag: no head of" in caplog.text
+    assert "random weights to begin with" in caplog.text
+    gold = replace(task, elements=("Au",))
+    beginning.warn(start, gold, {"Au": "Ag"}, "full")
+    assert "Au never occurred in the data of" in caplog.text
+    assert "begins as Ag" in caplog.text
+    assert "stays so" not in caplog.text
+    beginning.warn(start, gold, {"Au": "Ag"}, "heads")
+    assert "stays so" in caplog.text
+
+
+def test_a_run_that_was_stopped_before_it_trained_can_be_called_again(tmp_path):
+    out = tmp_path / "run"
+    for name in ("data", "retention"):
+        (out / name / "cu").mkdir(parents=True)
+    args = SimpleNamespace(out=str(out), resume=False, node=None)
+    assert run_folder(args, "other") == out
+    assert [p.name for p in out.iterdir()] == ["data"]  # labels may be those of another starting model
+    (out / "config.yaml").write_text("")
+    with pytest.raises(UserError, match="already holds a run"):
+        run_folder(args, "other")
+
+
 def test_rank_heads_prints_each_head_with_its_card(base, emt_data, capsys):
     assert main(["rank-heads", str(base), "--data", str(emt_data["ag"]), "--json", "-q"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -152,6 +187,7 @@ def test_rank_heads_prints_each_head_with_its_card(base, emt_data, capsys):
         ({"head": "x", "replay": {"heads": ["gold"]}}, r"'gold' is no old head of .*It has: cu, alloy"),
         ({"head": "x", "init": {"y": "cu"}}, "init: 'y' is no head of this run"),
         ({"head": "cu", "replay": {"data": {"cu": "d"}}}, "'cu' is no old head"),
+        ({"head": "x", "replay": {"data": {"cu": "/gone"}}}, r"replay\.data: /gone: no such data set \(for head 'cu'"),
     ],
 )
 def test_wrong_choices_of_heads_are_refused_before_training(base, emt_data, tmp_path, options, message):

@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import load_file
 from toy_data import FAST, TINY
 
-from lamkit.errors import UserError
+from lamkit.cli import main
 from lamkit.stages import pretrain
 from lamkit.train import checkpoint, launch
 
@@ -158,15 +158,34 @@ def rank_of(out, rank):
     raise AssertionError("no such process")
 
 
-def test_ranks_and_machines_must_fit(monkeypatch):
-    monkeypatch.setenv("LAMKIT_NODES", "2")
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--ranks 3 --nodes 2 --node 0 --master a:1", "must be a multiple of --nodes"),
+        ("--nodes 2 --node 0 --master a:1", "1 ranks on 2 machines"),
+        ("--ranks 2 --nodes 0", "2 ranks on 0 machines"),
+        ("--ranks 4 --nodes 2 --node 2 --master a:1", "this one number 2"),
+        ("--ranks 4 --nodes 2 --node 1", "need --master HOST:PORT"),
+        ("--ranks 4 --nodes 2 --node 1 --master somewhere", "--master somewhere: expected HOST:PORT"),
+        ("--ranks 4 --nodes 2 --node 1 --master a:99999", "--master a:99999: expected HOST:PORT"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["pretrain --multitask", "finetune --head pbesol_bnbzto"])
+def test_ranks_that_do_not_fit_the_machines_are_refused_before_any_data_are_read(
+    verb, flags, message, monkeypatch, tmp_path, capsys
+):
+    for name in ("NODES", "NODE", "MASTER"):  # main sets them; this puts back what was there
+        monkeypatch.setenv(f"LAMKIT_{name}", "0")
+        monkeypatch.delenv(f"LAMKIT_{name}")
+    assert main([*verb.split(), *flags.split(), "--out", str(tmp_path / "run")]) == 2
+    assert message in capsys.readouterr().err
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
 
-    class Run:
-        class config:  # noqa: N801
-            ranks = 3
 
-    with pytest.raises(UserError, match="must be a multiple of --nodes"):
-        launch.train(Run, resume=False)
-    Run.config.ranks = 4
-    with pytest.raises(UserError, match="--master HOST:PORT"):
-        launch.train(Run, resume=False)
+def test_each_rank_of_a_machine_has_an_accelerator_of_its_own(monkeypatch, tmp_path):
+    started = []
+    monkeypatch.setattr(launch.subprocess, "Popen", lambda command, env, **_: started.append(env))
+    team = launch._Team(tmp_path, {})
+    team.start(4, 0, [])
+    team.start(5, 1, [])
+    assert [(e["MS_NODE_ID"], e["DEVICE_ID"]) for e in started] == [("4", "0"), ("5", "1")]

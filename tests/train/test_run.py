@@ -14,10 +14,11 @@ from safetensors.numpy import load_file
 from toy_data import FAST, TINY, make_dataset
 
 from lamkit import config
-from lamkit.errors import UserError
+from lamkit.errors import Interrupted, LamkitError, UserError
 from lamkit.stages import finetune, pretrain, rebias
 from lamkit.train import checkpoint, normalizing
 from lamkit.train import start as begin
+from lamkit.train.stepper import Stepper, Taken
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,14 @@ def test_the_run_folder_has_what_it_promises(trained):
         assert (out / name).stat().st_size > 0, name
     for name in ("best", "last"):
         assert checkpoint.read(out / "checkpoints" / name).heads == ("cu", "alloy")
+
+
+def test_the_plan_is_printed_before_the_first_step(trained):
+    text = (trained[0] / "train.log").read_text()
+    plan, first = text.index("plan: 150 steps, one batch each"), text.index("validation ")
+    assert plan < first
+    columns = text[plan:first].splitlines()[1].split()
+    assert {"chance", "batches", "epochs"} <= set(columns)
 
 
 def test_reference_energies_belong_to_their_head(trained):
@@ -120,6 +129,28 @@ def test_ctrl_c_saves_and_says_how_to_go_on(emt_data, tmp_path):
     assert "--resume" in text
     assert "Traceback" not in text
     assert checkpoint.read(out / "checkpoints" / "last").state["step"] > 0
+
+
+def test_ctrl_c_before_the_first_step_says_how_to_go_on(emt_data, tmp_path, monkeypatch):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lamkit.train.run.Trainer", stopped)
+    options = pretrain.Options(data={"cu": str(emt_data["cu"])}, trunk=TINY, train=FAST)
+    with pytest.raises(Interrupted, match=r"lamkit pretrain --multitask --out '.*/my run' --resume goes on"):
+        pretrain.run(options, tmp_path / "my run")
+    assert (tmp_path / "my run" / "config.yaml").is_file()  # which --resume needs
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_batch(emt_data, tmp_path, monkeypatch):
+    nothing = (float("nan"), float("nan"), 1.0, 1.0, 1.0)
+    monkeypatch.setattr(Stepper, "__call__", lambda *_: Taken([nothing], 0.0, over=False, stop=False))
+    trunk = {**TINY, "output": "direct"}
+    options = pretrain.Options(data={"cu": str(emt_data["cu"])}, trunk=trunk, train=FAST)
+    with pytest.raises(LamkitError, match=r"loss became nan.* at step 0, head cu\..*Likely cause"):
+        pretrain.run(options, tmp_path / "run")
+    assert (tmp_path / "run" / "diverged-batch-0.npz").stat().st_size > 0
+    assert "frame" in (tmp_path / "run" / "diverged-batch-0.txt").read_text()
 
 
 def test_denoising_trains_the_trunk_and_leaves_no_head_behind(trained, emt_data, tmp_path):

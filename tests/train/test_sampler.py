@@ -48,6 +48,21 @@ def test_rotation_keeps_lengths_and_turns_forces(emt_data):
     np.testing.assert_allclose(plain.stress[:, :3].sum(1), turned.stress[:, :3].sum(1), atol=1e-6)
 
 
+def test_a_frame_is_turned_anew_in_each_epoch(emt_data):
+    sampler, seen = make_sampler(emt_data), {0: [], 1: []}
+    sampler.draw = lambda step: 0
+    step = 0
+    while (epoch := sampler.positions[0].epoch) < 2:
+        item = sampler.item(step)
+        if 7 in item.frames:
+            atoms = item.batch.node_graph == item.frames.index(7)
+            seen[epoch].append(item.batch.forces[atoms])
+        step += 1
+    [first], [second] = seen.values()
+    np.testing.assert_allclose(np.linalg.norm(first, axis=1), np.linalg.norm(second, axis=1), atol=1e-5)
+    assert np.abs(first - second).max() > 1e-2
+
+
 def test_chances_follow_the_exponent_or_the_weights():
     frames = {"a": 100, "b": 400}
     assert probabilities(frames, exponent=0.5)["b"] == pytest.approx(2 / 3)
@@ -80,3 +95,8 @@ def test_a_frame_larger_than_its_bucket_gets_a_shape_of_its_own(emt_data):
     shape = buckets.shape_for(graphs, 0)
     assert all(a >= b for a, b in zip(shape, shape_of(graphs), strict=True))
     assert shape in buckets.shapes
+    # A resumed run pads what comes next as the run before would have done.
+    again = Buckets([measure(view, 3.0, None, 4, seed=0)], [1.0])
+    assert (buckets.added, again.added) == ([shape], [])
+    again.restore([list(shape)])
+    assert again.shape_for(graphs[:15], 0) == buckets.shape_for(graphs[:15], 0) == shape
