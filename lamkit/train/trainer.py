@@ -38,7 +38,7 @@ from lamkit.train.world import World
 if TYPE_CHECKING:
     from lamkit.train.run import Run
 
-ADDED = 8  # unplanned shapes that a checkpoint remembers; more were never seen
+ADDED = 8  # unplanned shapes of each rank that a checkpoint remembers
 
 
 class Trainer:
