@@ -30,8 +30,8 @@ import runs
 import sets
 
 PRETRAINING = {  # set → share of the steps
-    "gfn2": 0.30, "perovskites": 0.14, "mo_meam": 0.12, "si_sw": 0.06, "si_tersoff": 0.06, "water_tip4p": 0.08,
-    "wb97x": 0.03, "pbe": 0.03, "mptrj": 0.05, "alexandria": 0.04, "Li": 0.03, "Ta": 0.03, "carbon": 0.02,
+    "gfn2": 0.36, "perovskites": 0.16, "mo_meam": 0.12, "si_sw": 0.05, "si_tersoff": 0.05, "water_tip4p": 0.06,
+    "wb97x": 0.03, "pbe": 0.03, "mptrj": 0.04, "alexandria": 0.03, "Li": 0.03, "Ta": 0.02, "carbon": 0.01,
     "optb88": 0.01,
 }  # fmt: skip
 DOWNSTREAM = {"bpa": 300, "perovskite": 300, "Mo": 175, "Si": 158}  # set → most training frames
@@ -150,9 +150,9 @@ def arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Flags that the benchmarks of training share."""
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
     parser.add_argument("--out", type=Path, default=Path("lamkit-claims"))
-    parser.add_argument("--trunk", default="orb-v3-tiny")
-    parser.add_argument("--base-steps", default="30000", help="of pre-training, in rounds")
-    parser.add_argument("--base-rate", type=float, default=0.002, help="learning rate of pre-training")
+    parser.add_argument("--trunk", default=str(Path(__file__).with_name("orb-v3-mid.yaml")))
+    parser.add_argument("--base-steps", default="45000", help="of pre-training, in rounds")
+    parser.add_argument("--base-rate", type=float, default=0.003, help="learning rate of pre-training")
     parser.add_argument("--base-batch", type=int, default=96, help="atoms of a batch of pre-training")
     parser.add_argument("--seeds", type=int, default=3)
     return parser
