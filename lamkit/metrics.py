@@ -70,7 +70,9 @@ _SUMS = (
     "graph_n", "graph_abs", "graph_sq", *(f"bucket_{name}" for name in BUCKETS),
     "diag_n", "diag_abs", "diag_sq", "offdiag_n", "offdiag_abs", "offdiag_sq",
     "rotation_n", "rotation", "confident_n", "confident",
+    *(f"{name}_{part}" for name in ("atom_energies", "hessian") for part in ("n", "abs", "sq")),
 )  # fmt: skip
+EXTRA = ("atom_energies", "hessian")  # labels that few data have; their errors are told only where they do
 
 
 class ErrorSums:
@@ -154,6 +156,17 @@ class ErrorSums:
         self.sums["confident_n"] += int((~np.isnan(error)).sum())
         self.sums["confident"] += int(hit.sum())
 
+    def add_extra(self, name: str, predicted: ArrayLike, true: ArrayLike) -> None:
+        """Add energies of atoms (eV) or products with the Hessian (eV/Å²).
+
+        Args:
+            name: one of :data:`EXTRA`.
+            predicted: any shape.
+            true: the same from the data; NaN where missing.
+        """
+        target = np.asarray(true, dtype=np.float64)
+        self._add_pair(name, _shaped(predicted, target.shape), target)
+
     def _add_energy(self, counts: NDArray, predicted: NDArray, target: NDArray) -> None:
         self._add_pair("energy", predicted / counts, target / counts)
         self._add_pair("total", predicted, target)
@@ -220,8 +233,15 @@ class ErrorSums:
             ``energy_mae``, ``energy_rmse`` (eV/atom); ``forces_mae``, ``forces_rmse``, ``forces_max``,
             ``forces_rms_target`` (eV/Å; the last is the RMSE that a model of zero forces would have);
             ``forces_cosine`` (mean over atoms); ``stress_mae``, ``stress_rmse`` (eV/Å³); ``fwt_0.03`` (part
-            of the structures with every force component within 0.03 eV/Å); ``n_frames``, ``n_atoms``.
+            of the structures with every force component within 0.03 eV/Å); ``n_frames``, ``n_atoms``. Where data have
+            such labels, also ``atom_energies_mae``, ``atom_energies_rmse`` (eV), ``hessian_mae``, ``hessian_rmse``
+            (products, eV/Å²).
         """
+        extra = {}
+        for name in EXTRA:
+            if self.sums[f"{name}_n"]:
+                extra[f"{name}_mae"] = self._mean(f"{name}_abs", f"{name}_n")
+                extra[f"{name}_rmse"] = _root(self._mean(f"{name}_sq", f"{name}_n"))
         return {
             "energy_mae": self._mean("energy_abs", "energy_n"),
             "energy_rmse": _root(self._mean("energy_sq", "energy_n")),
@@ -235,6 +255,7 @@ class ErrorSums:
             "fwt_0.03": self._mean("threshold", "threshold_n"),
             "n_frames": int(self.sums["frames"]),
             "n_atoms": int(self.sums["atoms"]),
+            **extra,
         }
 
     def orb(self, conservative: bool = False) -> dict[str, float]:

@@ -33,6 +33,16 @@ def test_force_errors_are_over_components():
     assert result["forces_cosine"] == pytest.approx(cosine.mean())
 
 
+def test_errors_of_rare_labels_are_told_only_where_data_have_them():
+    sums = ErrorSums()
+    sums.add(2, 1.0, 0.8)
+    assert not {name for name in sums.result() if name.startswith(("atom_energies", "hessian"))}
+    sums.add_extra("hessian", [[1.0, 2.0, 3.0], [0.0, 0.0, 7.0]], [[1.0, 0.0, 3.0], [np.nan] * 3])
+    assert sums.result()["hessian_mae"] == pytest.approx(2 / 3)
+    assert sums.result()["hessian_rmse"] == pytest.approx(np.sqrt(4 / 3))
+    assert "atom_energies_mae" not in sums.result()
+
+
 def test_a_model_of_zero_forces_has_the_rms_of_the_targets_as_error():
     target = RNG.normal(size=(7, 3))
     sums = ErrorSums()

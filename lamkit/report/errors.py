@@ -30,7 +30,20 @@ def summary(result: Result) -> str:
         "E in meV/atom, F in meV/Å, S in meV/Å³. F target rms: error of a model of zero forces. "
         "F<0.03: part of the frames with every force component within 0.03 eV/Å."
     )
-    return "\n".join([table(rows, headers), note, *_how_resampled(result)])
+    return "\n".join([table(rows, headers), note, *_of_atoms(result), *_how_resampled(result)])
+
+
+def _of_atoms(result: Result) -> list[str]:
+    """Errors of labels that few data have."""
+    words = {
+        "atom_energies_rmse": "energies of atoms, RMSE {} meV",
+        "hessian_rmse": "Hessian products, RMSE {} meV/Å²",
+    }
+    return [
+        f"{head}: {'; '.join(found)}."
+        for head, r in result.items()
+        if (found := [text.format(_milli(r[k])) for k, text in words.items() if k in r])
+    ]
 
 
 def _how_resampled(result: Result) -> list[str]:

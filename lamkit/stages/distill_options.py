@@ -69,7 +69,8 @@ class Heldout(Model):
     Attributes:
         n_starts: how many, from starts that are not trained on; where there are few, several from one.
         temperatures: K, none of them trained at; each start runs at each of them. Empty takes the middle between
-            the two highest that are trained at, or a quarter above the only one.
+            the two highest that are trained at, or a quarter above the highest where there is only one or a
+            schedule comes by the middle.
     """
 
     n_starts: int = pydantic.Field(3, ge=1)
@@ -153,8 +154,7 @@ class Options(Model):
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> Options:
-        trained = {t for t in self.temperatures if isinstance(t, float)}
-        both = sorted(trained & set(self.heldout.temperatures))
+        both = sorted(t for t in self.heldout.temperatures if self._trained_at(t))
         if both:
             raise ValueError(
                 f"heldout.temperatures: {both[0]:g} K is trained at as well, so it tests nothing; take another, or "
@@ -176,4 +176,11 @@ class Options(Model):
         if self.heldout.temperatures:
             return self.heldout.temperatures
         trained = sorted({v for t in self.temperatures for v in (t if isinstance(t, list) else [t])})
-        return [0.5 * (trained[-1] + trained[-2])] if len(trained) > 1 else [1.25 * trained[0]]
+        between = 0.5 * (trained[-1] + trained[-2]) if len(trained) > 1 else trained[-1]
+        return [1.25 * trained[-1] if self._trained_at(between) else between]
+
+    def _trained_at(self, kelvin: float) -> bool:
+        """Whether a trajectory that may be trained on runs at a temperature, or comes by it on its schedule."""
+        return any(
+            min(t) <= kelvin <= max(t) if isinstance(t, list) else t == kelvin for t in self.temperatures
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -22,6 +22,7 @@ from lamkit.errors import LamkitError, UserError
 from lamkit.files import atomic_write
 from lamkit.report import dp_test, parity
 from lamkit.report.detail import DetailFiles
+from lamkit.stages import extra_labels
 from lamkit.stages.measures import Measures
 
 if TYPE_CHECKING:
@@ -228,6 +229,7 @@ def _predicted(
         for batch in batches(view.n_atoms, batch_atoms):
             frames = [view.frame(int(i)) for i in batch]
             predictions = calculator.predict([to_atoms(frame) for frame in frames])
+            _add_products(calculator, frames, predictions)
             for i, frame, predicted in zip(batch, frames, predictions, strict=True):
                 if not np.isfinite(predicted["energy"]) or not np.isfinite(predicted["forces"]).all():
                     raise LamkitError(
@@ -236,6 +238,19 @@ def _predicted(
                     )
                 yield int(i), frame, predicted
             progress.update(int(batch[-1]) + 1)
+
+
+def _add_products(
+    calculator: LamCalculator, frames: Sequence[Frame], predictions: Sequence[dict[str, Any]]
+) -> None:
+    """Products with the Hessian as ``hessian`` [K, n_atoms, 3], of frames that are labelled with such."""
+    labelled = [k for k, frame in enumerate(frames) if frame.hessian is not None]
+    if not labelled:
+        return
+    along = [hessian[:, 0] for k in labelled if (hessian := frames[k].hessian) is not None]
+    found = extra_labels.products(calculator.predict, [to_atoms(frames[k]) for k in labelled], along)
+    for k, products in zip(labelled, found, strict=True):
+        predictions[k]["hessian"] = products
 
 
 def batches(n_atoms: NDArray[np.integer], batch_atoms: int) -> Iterator[NDArray[np.int64]]:

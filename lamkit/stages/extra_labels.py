@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lamkit.data.curvature import STEP, directions, product
 from lamkit.data.frame import from_atoms
@@ -65,16 +66,35 @@ def evaluate_all(engine: Engine, atoms: Sequence[Atoms], extra: Extra) -> list[d
     if not extra.hessian:
         return results
     drawn = [directions(from_atoms(a), extra.hessian) for a in atoms]
+    found = products(lambda copies: evaluate(engine, copies), atoms, drawn)
+    for result, of_frame, hessian in zip(results, drawn, found, strict=True):
+        result["hessian"] = np.stack([of_frame, hessian], axis=1)
+    return results
+
+
+def products(
+    predict: Callable[[list[Atoms]], Sequence[Mapping[str, Any]]],
+    atoms: Sequence[Atoms],
+    along: Sequence[NDArray[np.floating]],
+) -> list[NDArray[np.float64]]:
+    """The Hessian of each structure times some directions, by differences of forces.
+
+    Args:
+        predict: structures → results with ``forces``.
+        atoms: the structures.
+        along: of each [K, n_atoms, 3].
+
+    Returns:
+        Of each [K, n_atoms, 3] eV/Å².
+    """
     copies = []
-    for a, of_frame in zip(atoms, drawn, strict=True):
+    for a, of_frame in zip(atoms, along, strict=True):
         for v in of_frame:
             for sign in (1.0, -1.0):
                 copies.append(a.copy())
                 copies[-1].positions += sign * STEP * v
-    forces = iter([r["forces"] for r in evaluate(engine, copies)])
-    for result, of_frame in zip(results, drawn, strict=True):
-        result["hessian"] = np.array([[v, product(next(forces), next(forces))] for v in of_frame])
-    return results
+    forces = iter([r["forces"] for r in predict(copies)])
+    return [np.array([product(next(forces), next(forces)) for _ in of_frame]) for of_frame in along]
 
 
 def problem(result: dict[str, Any], extra: Extra) -> str | None:

@@ -35,6 +35,10 @@ class Measures:
             len(frame), prediction["energy"], frame.energy, prediction["forces"], frame.forces,
             prediction.get("stress"), frame.stress, self.reference[frame.numbers].sum(),
         )  # fmt: skip
+        if frame.atom_energies is not None and "energies" in prediction:
+            self.sums.add_extra("atom_energies", prediction["energies"], frame.atom_energies)
+        if frame.hessian is not None and "hessian" in prediction:
+            self.sums.add_extra("hessian", prediction["hessian"], frame.hessian[:, 1])
         self.parity.add(i, frame, prediction)
         for part in (self.breakdown, self.resampled, self.dp):
             part.add(frame, prediction)

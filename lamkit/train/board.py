@@ -11,6 +11,7 @@ from typing import Any
 from lamkit.errors import UserError
 
 SHOWN = {"energy_mae": "meV/atom", "energy_rmse": "meV/atom", "forces_mae": "meV/Å", "forces_rmse": "meV/Å"}
+SHOWN |= {"atom_energies_rmse": "meV", "hessian_rmse": "meV/Å²"}  # where the loss has such terms
 
 
 def require_tensorboard() -> None:

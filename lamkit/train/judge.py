@@ -11,7 +11,7 @@ from lamkit.data.plan import Plan
 from lamkit.model.inference import Predictor
 from lamkit.train.board import Board
 from lamkit.train.config import TrainConfig
-from lamkit.train.records import LearningCurve, MetricsFile, write_versions
+from lamkit.train.records import EXTRA, LearningCurve, MetricsFile, write_versions
 from lamkit.train.standing import Recent, Standing
 from lamkit.train.validate import Validator, score
 
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from lamkit.train.run import Run
 
 SHOWN = ("energy_mae", "forces_mae", "forces_rmse", "stress_mae")
-HEADERS = ("E MAE meV/atom", "F MAE meV/Å", "F RMSE meV/Å", "stress MAE meV/Å³", "train F RMSE", "epochs")
+HEADERS = ("E MAE meV/atom", "F MAE meV/Å", "F RMSE meV/Å", "stress MAE meV/Å³")
+EXTRA_HEADERS = {"atom_energies_rmse": "E of atoms RMSE meV", "hessian_rmse": "Hv RMSE meV/Å²"}
+LAST_HEADERS = ("train F RMSE", "epochs")
 
 
 class Judge:
@@ -41,8 +43,10 @@ class Judge:
         out = run.out
         write_versions(out)
         columns = [(t.name, t.valid is not None) for t in run.tasks]
-        self.curve = LearningCurve(out / "lcurve.out", columns, keep_until=keep_until)
-        self.metrics = MetricsFile(out / "metrics.csv", keep_until=keep_until)
+        extra = [term for term in EXTRA if getattr(run.config.loss, term)]
+        self.extra = [EXTRA[term][1] for term in extra]
+        self.curve = LearningCurve(out / "lcurve.out", columns, extra=extra, keep_until=keep_until)
+        self.metrics = MetricsFile(out / "metrics.csv", extra=extra, keep_until=keep_until)
         self.board = Board(out / "tensorboard", keep_until) if run.config.tensorboard else None
 
     def validate(self, at: Standing, recent: Recent, seconds: float, rate: float) -> bool:
@@ -59,7 +63,7 @@ class Judge:
         for name, of_head in errors.items():
             self.metrics.write(step, name, "valid", of_head, seconds)
         valid = {
-            n: (_nan(e["forces_rmse"]), _nan(e["energy_rmse"]), _nan(e["forces_rmse"]))
+            n: tuple(_nan(e.get(k)) for k in ("forces_rmse", "energy_rmse", "forces_rmse", *self.extra))
             for n, e in errors.items()
         }
         self.curve.write(step, valid, trained, rate)
@@ -71,15 +75,18 @@ class Judge:
         if not step:
             at.first_errors = errors
         rows = [
-            (name, *(_milli(e[quantity]) for quantity in SHOWN), _milli(trained[name][2] if name in trained else None),
-             f"{at.draws[self.names.index(name)] / self.plan.batches[name]:.2f}")
+            (
+                name, *(_milli(e[quantity]) for quantity in SHOWN), *(_milli(e.get(k)) for k in self.extra),
+                _milli(trained[name][2] if name in trained else None),
+                f"{at.draws[self.names.index(name)] / self.plan.batches[name]:.2f}",
+            )
             for name, e in errors.items()
         ]  # fmt: skip
         log.info(
             "validation  after %s, score %.3f\n%s",
             duration(seconds),
             found,
-            table(rows, (f"step {step}", *HEADERS)),
+            table(rows, (f"step {step}", *HEADERS, *(EXTRA_HEADERS[k] for k in self.extra), *LAST_HEADERS)),
         )
         better = math.isnan(found) or (found < at.best and self._none_worse(errors, at.first_errors))
         if not better or not (step or self.r.tuned):

@@ -95,7 +95,8 @@ class Trainer:
         self._agree()
         self.watch = Watch(run.tasks, run.out, from_checkpoint(self._load_last, self.predictor.predict))
         keep = self.at.step if self.at.step else None
-        validator = Validator(run.tasks, self.buckets, run.trunk, c.valid_frames)
+        curved = bool(c.loss.hessian)
+        validator = Validator(run.tasks, self.buckets, run.trunk, c.valid_frames, curved=curved)
         self.judge = Judge(run, self.plan, validator, self.predictor, keep) if self.world.leader else None
 
     def _sampler(self, k: int) -> Sampler:

@@ -7,9 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lamkit.data.batch import Batch, Graph, collate, make_graph, shape_of
 from lamkit.data.buckets import Buckets, holds
+from lamkit.data.curvature import STEP, product
 from lamkit.metrics import ErrorSums
 from lamkit.model.config import Architecture
 from lamkit.model.inference import Predictor
@@ -26,10 +28,20 @@ class Validator:
         buckets: padded shapes, shared with training.
         trunk: for the cutoff.
         limit: frames per head at most, evenly spread over the validation part.
+        curved: whether products with the Hessian are compared, too; each takes two more evaluations.
     """
 
-    def __init__(self, tasks: Sequence[Task], buckets: Buckets, trunk: Architecture, limit: int) -> None:
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        buckets: Buckets,
+        trunk: Architecture,
+        limit: int,
+        *,
+        curved: bool = False,
+    ) -> None:
         self.tasks, self.buckets, self.trunk, self.limit = list(tasks), buckets, trunk, limit
+        self.curved = curved
         self._batches: dict[str, list[Batch]] = {}
 
     def batches(self, head: int) -> list[Batch]:
@@ -58,7 +70,10 @@ class Validator:
             if batches := self.batches(index):
                 sums = ErrorSums()
                 for batch in batches:
-                    add_batch(sums, batch, predictor.predict(batch, index))
+                    predicted = predictor.predict(batch, index)
+                    if self.curved and batch.products_mask.any():
+                        predicted["hessian"] = products(predictor, batch, index)
+                    add_batch(sums, batch, predicted)
                 found[task.name] = sums.result()
         return found
 
@@ -73,6 +88,22 @@ def grouped(graphs: Iterator[Graph], shape: Any) -> Iterator[list[Graph]]:
         group.append(graph)
     if group:
         yield group
+
+
+def products(predictor: Predictor, batch: Batch, head: int) -> NDArray[np.floating]:
+    """The network's Hessian times the directions of a batch, [N, 3] eV/Å²: see :mod:`lamkit.data.curvature`.
+
+    Args:
+        predictor: of the network.
+        batch: with directions.
+        head: index of the head.
+    """
+    moved = STEP * (batch.directions[batch.receivers] - batch.directions[batch.senders])
+    ahead, behind = (
+        predictor.predict(batch._replace(vectors=batch.vectors + way), head)["forces"]
+        for way in (moved, -moved)
+    )
+    return product(ahead, behind)
 
 
 def add_batch(sums: ErrorSums, batch: Batch, predicted: Mapping[str, np.ndarray]) -> None:
@@ -92,6 +123,12 @@ def add_batch(sums: ErrorSums, batch: Batch, predicted: Mapping[str, np.ndarray]
         predicted["stress"][frames],
         stress,
     )
+    if "atom_energies" in predicted:
+        true = np.where(batch.atom_energies_mask > 0, batch.atom_energies, np.nan)
+        sums.add_extra("atom_energies", predicted["atom_energies"][atoms], true[atoms])
+    if "hessian" in predicted:
+        true = np.where(batch.products_mask[:, None] > 0, batch.products, np.nan)
+        sums.add_extra("hessian", predicted["hessian"][atoms], true[atoms])
 
 
 def score(errors: Mapping[str, Errors], tasks: Sequence[Task]) -> float:

@@ -15,9 +15,10 @@ from lamkit.data.curvature import STEP, directions, product
 from lamkit.data.dataset import open_dataset, write_dataset
 from lamkit.data.frame import from_atoms
 from lamkit.errors import UserError
+from lamkit.metrics import ErrorSums
 from lamkit.model.build import build
 from lamkit.model.config import DeepPotConfig, Surroundings
-from lamkit.train import start
+from lamkit.train import start, validate
 from lamkit.train.config import LossConfig, TrainConfig
 from lamkit.train.objective import Objective
 
@@ -155,6 +156,11 @@ def test_terms_are_mean_squares_where_labels_exist(potential, predictor, cell, p
     found = products(HEAD, ms.Tensor(batch.directions), *potential.inputs(batch)).asnumpy()
     error = found[:n] - frames[0].hessian[1, 1]
     assert outputs[7].asnumpy() == pytest.approx(np.mean(error**2), rel=1e-12)
+    # Validation finds the same, of the frame that has labels.
+    sums = ErrorSums()
+    validate.add_batch(sums, batch, {**own, "hessian": validate.products(predictor, batch, 0)})
+    assert sums.result()["atom_energies_rmse"] ** 2 == pytest.approx(outputs[6].asnumpy(), rel=1e-12)
+    assert sums.result()["hessian_rmse"] ** 2 == pytest.approx(outputs[7].asnumpy(), rel=1e-9)
 
 
 def test_gradient_of_the_loss_is_its_slope_by_every_weight(potential, cell):

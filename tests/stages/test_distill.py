@@ -352,6 +352,10 @@ def test_temperatures_of_the_tests_are_not_trained_at():
     assert distill.Options(temperatures=[300.0, 600.0, 900.0]).test_temperatures() == [750.0]
     assert distill.Options(temperatures=[400.0]).test_temperatures() == [500.0]
     assert distill.Options(heldout={"temperatures": [1000.0]}).test_temperatures() == [1000.0]
+    assert distill.Options(temperatures=[[300.0, 900.0, 300.0]]).test_temperatures() == [1125.0]
+    assert distill.Options(temperatures=[[300.0, 500.0], 900.0]).test_temperatures() == [700.0]
+    with pytest.raises(ValueError, match="600 K is trained at as well"):
+        distill.Options(temperatures=[[300.0, 900.0]], heldout={"temperatures": [600.0]})
     with pytest.raises(ValueError, match="300 K is trained at as well"):
         distill.Options(temperatures=[300.0], heldout={"temperatures": [300.0]})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,11 @@ import pytest
 from toy_data import FAST
 
 from lamkit.calculator import LamCalculator
-from lamkit.data.dataset import open_dataset
+from lamkit.data.dataset import open_dataset, write_dataset
 from lamkit.data.frame import to_atoms
 from lamkit.data.heads import HeadConfig, LevelOfTheory
 from lamkit.model.config import DeepPotConfig
-from lamkit.stages import student
+from lamkit.stages import evaluate, label, student
 from lamkit.train import checkpoint
 from lamkit.train.config import TrainConfig
 from lamkit.train.tasks import make_task
@@ -67,6 +68,37 @@ def test_energies_of_atoms_are_a_property_for_ase(run, emt_data):
     energies = atoms.get_potential_energies()
     assert energies.shape == (len(atoms),)
     assert energies.sum() == pytest.approx(atoms.get_potential_energy(), abs=1e-4)
+
+
+def test_a_model_has_no_errors_on_labels_that_it_gave_itself(run, emt_data, tmp_path):
+    given = {"data": str(emt_data["alloy"]), "model": str(run[0]), "atom_energies": True, "hessian": 2}
+    own = label.run(label.Options(**given), tmp_path / "own")["data"]
+    found = evaluate.run(evaluate.Options(model=str(run[0]), data=own, max_frames=4), None)["alloy"]
+    assert found["atom_energies_rmse"] < 1e-5
+    assert found["hessian_rmse"] < 2e-3 < np.abs(open_dataset(own).frame(0).hessian[:, 1]).max()
+
+
+@pytest.mark.slow
+def test_validation_of_rare_labels_is_written_and_is_that_of_evaluate(emt_data, tmp_path):
+    """Compiles the slope of the slope."""
+    given = {"data": str(emt_data["alloy"]), "atom_energies": True, "hessian": 1}
+    emt = label.Options(**given, calculator="ase.calculators.emt:EMT")
+    data = label.run(emt, tmp_path / "labelled")["data"]
+    loss = {"kind": "mse", "units": "physical", "atom_energy": 1.0, "hessian": 0.1}
+    result = trained(data, tmp_path / "run", max_steps=3, valid_every=3, save_every=3, loss=loss)
+    with open(tmp_path / "run" / "metrics.csv") as stream:
+        last = list(csv.DictReader(stream))[-1]
+    task = make_task("alloy", data, HEAD, valid_fraction=0.3, seed=0)
+    write_dataset([task.valid.frame(i) for i in range(len(task.valid))], tmp_path / "valid", task.valid.facts)
+    found = evaluate.run(evaluate.Options(model=str(tmp_path / "run"), data=str(tmp_path / "valid")), None)[
+        "alloy"
+    ]
+    for name, column in (
+        ("atom_energies_rmse", "atom_energies_rmse_meV"),
+        ("hessian_rmse", "hessian_rmse_meV_A2"),
+    ):
+        assert float(last[column]) == pytest.approx(1000 * found[name], rel=1e-3)
+        assert result["heads"]["alloy"][name] == pytest.approx(found[name], rel=1e-3)
 
 
 @pytest.mark.slow

@@ -23,6 +23,29 @@ def test_lcurve_has_deepmds_columns(tmp_path):
     np.testing.assert_allclose(values[[1, 3, 5, 7, 8, 9, 10]], [1, 2, 3, 4, 5, 6, 1e-3])
 
 
+def test_terms_that_few_losses_have_get_columns_of_the_validation(tmp_path):
+    extra = ["atom_energy", "hessian"]
+    curve = LearningCurve(tmp_path / "lcurve.out", [("a", True), ("b", False)], extra=extra)
+    curve.write(5, {"a": (1, 2, 3, 7, 8)}, {"a": (4, 5, 6), "b": (4, 5, 6)}, 1e-3)
+    curve.write(6, {}, {}, 1e-3)
+    header = (tmp_path / "lcurve.out").read_text().splitlines()[0].split()[1:]
+    values = dict(zip(header, np.loadtxt(tmp_path / "lcurve.out").T, strict=True))
+    assert (values["rmse_ae_val_a"][0], values["rmse_h_val_a"][0]) == (7, 8)
+    assert (values["rmse_f_trn_b"][0], values["lr"][0]) == (6, 1e-3)
+    assert np.isnan(values["rmse_h_val_a"][1])
+    errors = dict.fromkeys(("energy_mae", "energy_rmse", "forces_mae", "forces_rmse", "stress_mae"), 0.001)
+    metrics = MetricsFile(tmp_path / "metrics.csv", extra=extra)
+    metrics.write(5, "a", "valid", {**errors, "hessian_rmse": 0.5}, 9.0)
+    MetricsFile(tmp_path / "metrics.csv", extra=extra, keep_until=5)
+    names, row = [line.split(",") for line in (tmp_path / "metrics.csv").read_text().splitlines()]
+    found = dict(zip(names, row, strict=True))
+    assert (found["hessian_rmse_meV_A2"], found["atom_energies_rmse_meV"], found["seconds"]) == (
+        "500",
+        "",
+        "9.0",
+    )
+
+
 def test_resuming_drops_the_lines_after_the_checkpoint_and_a_torn_one(tmp_path):
     path = tmp_path / "lcurve.out"
     curve = LearningCurve(path, [("a", True)])
