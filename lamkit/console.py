@@ -5,6 +5,7 @@ Everything goes to stderr; stdout is kept for results (``--json``).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import sys
@@ -22,6 +23,20 @@ class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
         return text if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {text}"
+
+
+class _LogFile(logging.FileHandler):
+    """A log file that does without its lines where the disk is full: what cannot be saved is told once, elsewhere."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (the name that logging calls)
+        """Nothing for a full disk; a traceback of every line would bury what is said of it."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        """Close the file, with what has got into it."""
+        with contextlib.suppress(OSError):
+            super().close()
 
 
 def setup(verbosity: int = 0) -> None:
@@ -45,7 +60,7 @@ def _shown() -> bool:
 
 def log_to(path: str | Path) -> logging.Handler:
     """Also append the log, with times, to a file; returns the handler, to be given to :func:`log_off`."""
-    handler = logging.FileHandler(path)
+    handler = _LogFile(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     log.addHandler(handler)
     if log.getEffectiveLevel() > logging.INFO:  # used from Python, without the command line

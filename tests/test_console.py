@@ -17,6 +17,16 @@ def test_a_quiet_terminal_leaves_the_log_file_complete(tmp_path, capsys):
     assert capsys.readouterr().err == "warning: odd frame\n"
 
 
+def test_a_log_on_a_full_disk_does_without_its_lines_and_buries_nothing(capsys):
+    console.setup(0)
+    handler = console.log_to("/dev/full")
+    try:
+        console.log.warning("a line")
+    finally:
+        console.log_off(handler)
+    assert "Traceback" not in capsys.readouterr().err
+
+
 def test_progress_tells_the_time_left(capsys):
     console.setup(0)
     progress = console.Progress(10, "frames", every=0.0)

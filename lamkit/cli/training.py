@@ -114,7 +114,9 @@ def run_folder(args: argparse.Namespace, default: str) -> Path:
     another = (getattr(args, "node", None) or 0) > 0 or under_msrun
     if out.is_dir() and not another:
         if any(p.name not in (CONVERTED, LABELLED) for p in out.iterdir()):
-            raise UserError(f"{out}: already holds a run; --resume goes on with it, --out DIR starts another one")
+            raise UserError(
+                f"{out}: already holds a run; --resume goes on with it, --out DIR starts another one"
+            )
         shutil.rmtree(out / LABELLED, ignore_errors=True)
     require_writable(out)
     if args.out is None:

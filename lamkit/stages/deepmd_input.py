@@ -153,7 +153,7 @@ def _shape(file: Path) -> tuple[int, ...]:
 
 
 def _batch_atoms(file: InputFile, place: str, sizes: Sequence[tuple[int, int]]) -> int:
-    """Atoms per step: frames times their mean size; ``auto:N`` takes as few frames as hold N atoms, ``max:N`` N atoms."""
+    """Atoms per step: frames times their mean size; as few frames as hold N atoms for ``auto:N``, N for ``max:N``."""
     value = file.take(place, "auto", "train.batch_atoms")
     frames = sum(n for n, _ in sizes)
     mean = sum(n * atoms for n, atoms in sizes) / frames if frames else 1.0
@@ -169,7 +169,9 @@ def _batch_atoms(file: InputFile, place: str, sizes: Sequence[tuple[int, int]]) 
         return round(value * mean)
     elif isinstance(value, list) and value and all(isinstance(v, int) and v > 0 for v in value):
         if len(set(value)) > 1:
-            file.left.append((f"{place} of each system", f"one for all of them, their mean: {np.mean(value):.3g} frames"))
+            file.left.append(
+                (f"{place} of each system", f"one for all of them, their mean: {np.mean(value):.3g} frames")
+            )
         return round(float(np.mean(value)) * mean)
     raise UserError(f'{file.origin}: {place}: expected a number or "auto:N", found {value!r}')
 

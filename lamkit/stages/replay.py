@@ -179,7 +179,9 @@ def _starts(start: Checkpoint, head: str, replay: Replay, targets: Sequence[Task
         pools.append(old_heads.within(old_heads.structures(replay.structures[head]), start.elements[head]))
     elif (kept := old_heads.labelled(start, head, {}, out / "data")) is not None:
         pools.append(old_heads.within(old_heads.structures(kept.path), start.elements[head]))
-        log.info("replay: real data of head %s are at hand; --replay %s=%s trains on them", head, head, kept.path)
+        log.info(
+            "replay: real data of head %s are at hand; --replay %s=%s trains on them", head, head, kept.path
+        )
     pools += [old_heads.within(t.train, start.elements[head]) for t in targets]
     pools = [p for p in pools if len(p)]
     frames = []

@@ -100,7 +100,7 @@ def test_a_head_with_a_budget_of_its_own_keeps_to_it_in_the_shape_that_it_shares
     items = [sampler.item(step) for step in range(5)]
     assert {item.n_frames for item in items} == {1}
     assert {item.batch.shape for item in items} <= set(buckets.shapes)
-    with pytest.raises(UserError, match="head_batch_atoms: no head named 'cuu'. Did you mean 'cu'"):
+    with pytest.raises(UserError, match=r"head_batch_atoms: no head named 'cuu'\. Did you mean 'cu'"):
         plan_of(views, own=["cuu"])
 
 

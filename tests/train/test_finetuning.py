@@ -187,7 +187,10 @@ def test_rank_heads_prints_each_head_with_its_card(base, emt_data, capsys):
         ({"head": "x", "replay": {"heads": ["gold"]}}, r"'gold' is no old head of .*It has: cu, alloy"),
         ({"head": "x", "init": {"y": "cu"}}, "init: 'y' is no head of this run"),
         ({"head": "cu", "replay": {"data": {"cu": "d"}}}, "'cu' is no old head"),
-        ({"head": "x", "replay": {"data": {"cu": "/gone"}}}, r"replay\.data: /gone: no such data set \(for head 'cu'"),
+        (
+            {"head": "x", "replay": {"data": {"cu": "/gone"}}},
+            r"replay\.data: /gone: no such data set \(for head 'cu'",
+        ),
     ],
 )
 def test_wrong_choices_of_heads_are_refused_before_training(base, emt_data, tmp_path, options, message):
