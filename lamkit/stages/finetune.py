@@ -167,7 +167,8 @@ def _replayed(
     """Tasks of the old heads that train along; what was explored for them survives a stop."""
     if options.replay is None:
         return []
-    config.write_yaml(out / "config.yaml", {"verb": "finetune", **resolved})  # --resume needs it
+    if not (out / "config.yaml").is_file():  # --resume needs it
+        config.write_yaml(out / "config.yaml", {"verb": "finetune", **resolved})
     try:
         return replaying.tasks(start, options.replay, targets, options.train, out, options.device)
     except (Interrupted, KeyboardInterrupt):

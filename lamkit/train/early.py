@@ -1,10 +1,19 @@
-"""What can be refused before any data are read: an hour of conversion should not end with it."""
+"""Options that turn out wrong: refused before data are read where that can be, and without a trace in the folder."""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lamkit.errors import UserError
+from lamkit.files import atomic_write
 from lamkit.train import launch
 from lamkit.train.board import require_tensorboard
 from lamkit.train.config import TrainConfig
+
+RECORDS = ("config.yaml", "train.log", "versions.json", "lcurve.out", "metrics.csv", "ranks", "tensorboard")
 
 
 def refuse_impossible(config: TrainConfig, device: str) -> None:
@@ -25,3 +34,27 @@ def refuse_impossible(config: TrainConfig, device: str) -> None:
         from lamkit.model.runtime import setup
 
         setup(device)
+
+
+@contextmanager
+def traceless(out: Path) -> Iterator[None]:
+    """Leave the run folder as it was where something of the user's is wrong and nothing has been trained.
+
+    So the corrected command may use the folder, and a run that was to go on with wrong options can go on without.
+    """
+    there = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    config, state = out / "config.yaml", out / "checkpoints" / "last" / "state.json"
+    before, saved = config.read_bytes() if config.is_file() else None, _time(state)
+    try:
+        yield
+    except UserError:
+        if before is not None and _time(state) == saved:
+            atomic_write(config, before)
+        if not (out / "checkpoints").exists():
+            for name in set(RECORDS) - there:
+                shutil.rmtree(out / name) if (out / name).is_dir() else (out / name).unlink(missing_ok=True)
+        raise
+
+
+def _time(file: Path) -> int | None:
+    return file.stat().st_mtime_ns if file.is_file() else None

@@ -17,6 +17,7 @@ from lamkit.train import launch, world
 from lamkit.train.checkpoint import Checkpoint
 from lamkit.train.config import TrainConfig
 from lamkit.train.denoise import SUFFIX
+from lamkit.train.early import traceless
 from lamkit.train.surroundings import settled
 from lamkit.train.tasks import Task
 from lamkit.train.trainer import Trainer
@@ -85,8 +86,16 @@ def train(run: Run, *, resume: bool = False) -> dict[str, Any]:
         Interrupted: Ctrl-C; everything is saved.
         LamkitError: the loss is not a number any more, or the disk is full.
     """
-    if run.config.ranks > 1 and world.role() is None:
-        return launch.train(run, resume=resume)
+    if launch.is_worker():
+        return _train(run, resume)
+    with traceless(run.out):
+        if run.config.ranks > 1 and world.role() is None:
+            return launch.train(run, resume=resume)
+        return _train(run, resume)
+
+
+def _train(run: Run, resume: bool) -> dict[str, Any]:
+    """:func:`train`, in this process."""
     setup(run.device)
     ranks = world.join()
     handler = None

@@ -41,12 +41,19 @@ class Lora(config.Model):
     lora: int = pydantic.Field(ge=1)
 
 
+KINDS: dict[str, type[Freeze | Lora]] = {"freeze": Freeze, "lora": Lora}
+
+
 def _one_of(value: Any) -> Any:
     """Let a wrong value be reported in one line, not once for each alternative."""
     if isinstance(value, Freeze | Lora) or value in ("full", "heads"):
         return value
-    if isinstance(value, Mapping) and len(value) == 1 and next(iter(value)) in ("freeze", "lora"):
-        return value
+    if isinstance(value, Mapping) and len(value) == 1 and next(iter(value)) in KINDS:
+        kind = KINDS[next(iter(value))]
+        try:
+            return kind.model_validate(value)
+        except pydantic.ValidationError as error:
+            raise ValueError(f"{dict(value)}: {error.errors()[0]['msg']}") from None
     raise ValueError("expected full, heads, {freeze: LAYERS} or {lora: RANK}")
 
 

@@ -143,6 +143,25 @@ def test_ctrl_c_before_the_first_step_says_how_to_go_on(emt_data, tmp_path, monk
     assert (tmp_path / "my run" / "config.yaml").is_file()  # which --resume needs
 
 
+def test_wrong_options_leave_no_trace_in_the_folder(emt_data, tmp_path, monkeypatch):
+    def wrong(*_):
+        (tmp_path / "run" / "lcurve.out").write_text("#\n")
+        raise UserError("wrong")
+
+    def call(resume):
+        options = pretrain.Options(data={"cu": str(emt_data["cu"])}, trunk=TINY, train=FAST, resume=resume)
+        with pytest.raises(UserError, match="wrong"):
+            pretrain.run(options, tmp_path / "run")
+
+    monkeypatch.setattr("lamkit.train.run.Trainer", wrong)
+    call(resume=False)
+    assert list((tmp_path / "run").iterdir()) == []  # so the corrected command may use it
+    (tmp_path / "run/checkpoints/last").mkdir(parents=True)
+    (tmp_path / "run/config.yaml").write_text("as it was")
+    call(resume=True)
+    assert (tmp_path / "run/config.yaml").read_text() == "as it was"  # so the run can still go on
+
+
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_batch(emt_data, tmp_path, monkeypatch):
     nothing = (float("nan"), float("nan"), 1.0, 1.0, 1.0)
     monkeypatch.setattr(Stepper, "__call__", lambda *_: Taken([nothing], 0.0, over=False, stop=False))

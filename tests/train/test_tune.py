@@ -126,6 +126,10 @@ def test_a_wrong_choice_is_said_in_one_line():
         config.parse(TrainConfig, {"tune": {"rank": 3}})
     assert "expected full, heads, {freeze: LAYERS} or {lora: RANK}" in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+    with pytest.raises(UserError) as caught:
+        config.parse(TrainConfig, {"tune": {"lora": 0}})
+    assert "tune: {'lora': 0}: Input should be greater than or equal to 1" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
     with pytest.raises(UserError, match="--tune lora: expected"):
         tune.from_text("lora")
 
