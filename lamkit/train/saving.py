@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ class Saver:
     """
 
     def __init__(self, out: Path, keep: int, *, clear: bool = True) -> None:
-        self.folder, self.keep = out / "checkpoints", keep
+        self.folder, self.keep, self.clear = out / "checkpoints", keep, clear
         if clear:
             recover(self.folder)
 
@@ -68,22 +68,25 @@ class Saver:
     def newest(self) -> tuple[Checkpoint, Arrays] | None:
         """The newest checkpoint to go on from, and its optimizer; None where the run has saved none.
 
-        One that is damaged is named and the one before it taken.
+        One that is damaged is named, set aside, and the one before it taken.
 
         Raises:
             UserError: all of them are damaged.
         """
         names = [self.folder / "last", self.folder / "previous", *reversed(self._steps())]
         problems: list[str] = []
+        damaged: list[Path] = []
         for folder in (n for n in names if n.is_dir()):
             try:
                 found = checkpoint.read(folder), checkpoint.read_optimizer(folder)
             except UserError as error:
                 problems.append(str(error))
+                damaged.append(folder)
                 log.warning("%s", error)
                 continue
             if problems:
                 log.warning("going on from %s (step %d) instead", folder, found[0].state.get("step", 0))
+                self._set_aside(damaged)
             return found
         if problems:
             raise UserError(
@@ -91,3 +94,10 @@ class Saver:
                 "Start anew with another --out; --from takes the weights of 'best', if that is whole"
             )
         return None
+
+    def _set_aside(self, damaged: Sequence[Path]) -> None:
+        """Take them out of the way: the next ``last`` must not make a ``previous`` of one that is of no use."""
+        for folder in damaged if self.clear else ():
+            aside = folder.with_name(f"damaged-{folder.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            folder.replace(aside)

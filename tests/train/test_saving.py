@@ -64,6 +64,13 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_one_before_and_says_so(run, 
     assert "last" in caplog.text
     assert "going on from" in caplog.text
     assert "step 10" in caplog.text
+    Saver(run, 0).last(saved(run, 30), OPTIMIZER)  # takes the place of the damaged one, not of the whole one
+    steps = {
+        p.name: checkpoint.read(p).state["step"]
+        for p in (run / "checkpoints").iterdir()
+        if "damaged" not in p.name
+    }
+    assert steps == {"last": 30, "previous": 10}
 
 
 def test_with_every_checkpoint_damaged_the_run_does_not_silently_begin_anew(run):
