@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import json
 import os
@@ -44,6 +45,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "schema": ("lamkit.cli.schema", "keys that a YAML file may hold"),
     "doctor": ("lamkit.cli.doctor", "check this installation"),
 }
+
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # nobody's mistake, and no traceback helps
 
 EXAMPLES = """examples:
   lamkit run workflows/quickstart.yaml       the whole chain on the sample data, with a report
@@ -107,15 +110,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LamkitError as error:
         print(f"lamkit: {error}", file=sys.stderr)
         return 1
-    except Exception:
-        place = Path.cwd() / "lamkit-error.log"
-        try:
-            place.write_text(f"lamkit {__version__}: {' '.join(argv)}\n\n{traceback.format_exc()}")
-            print(f"lamkit: an error of LAMKit's own; the traceback is in {place}", file=sys.stderr)
-        except OSError:
-            traceback.print_exc()
-        print(f"lamkit: {traceback.format_exc(limit=0).strip().splitlines()[-1]}", file=sys.stderr)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in DISK:
+            place = error.filename or "a file"
+            print(f"lamkit: {place}: {error.strerror}; free space, or name another folder", file=sys.stderr)
+            return 1
+        _own_error(argv)
         return 1
+
+
+def _own_error(argv: Sequence[str]) -> None:
+    """Put the traceback of the error that is being handled into a file, and say so."""
+    place = Path.cwd() / "lamkit-error.log"
+    try:
+        place.write_text(f"lamkit {__version__}: {' '.join(argv)}\n\n{traceback.format_exc()}")
+        print(f"lamkit: an error of LAMKit's own; the traceback is in {place}", file=sys.stderr)
+    except OSError:
+        traceback.print_exc()
+    print(f"lamkit: {traceback.format_exc(limit=0).strip().splitlines()[-1]}", file=sys.stderr)
 
 
 def _main(argv: list[str]) -> int:

@@ -48,7 +48,7 @@ def traceless(out: Path) -> Iterator[None]:
     try:
         yield
     except UserError:
-        if before is not None and _time(state) == saved:
+        if before is not None and config.read_bytes() != before and _time(state) == saved:
             atomic_write(config, before)
         if not (out / "checkpoints").exists():
             for name in set(RECORDS) - there:

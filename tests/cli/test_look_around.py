@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,27 @@ def run(capsys, *arguments: str) -> tuple[int, str, str]:
     code = main([*arguments])
     captured = capsys.readouterr()
     return code, captured.out, captured.err
+
+
+def test_a_disk_that_is_full_is_one_message(capsys, monkeypatch, tmp_path):
+    def full(args):
+        Path("/dev/full").write_text("x")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("lamkit.cli.cp.run", full)
+    code, _, err = run(capsys, "cp", "heads/mptrj", "x.yaml")
+    assert code == 1
+    assert "No space left on device; free space" in err
+    assert len(err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []  # no error log: there is nothing to mend in LAMKit
+
+
+def test_what_mindspore_writes_of_a_failed_compilation_stays_out_of_the_users_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MS_OM_PATH", raising=False)
+    importlib.reload(importlib.import_module("lamkit.model"))
+    assert Path(os.environ["MS_OM_PATH"]).is_absolute()
+    assert tmp_path not in Path(os.environ["MS_OM_PATH"]).parents
 
 
 @pytest.mark.parametrize("verb", VERBS)
