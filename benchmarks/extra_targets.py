@@ -82,7 +82,7 @@ def errors(run: Path) -> dict[str, float]:
     everything = Extra(True, 1)
     frames, _ = label_frames(structures(N_TEST, 2), engine_of(EMT()), everything)
     calculator = LamCalculator(run, dtype="float64")
-    found = student.errors(calculator, FrameList(frames))
+    found = student.errors(calculator.predict, FrameList(frames))
     predicted = evaluate_all(engine_of(calculator), [to_atoms(f) for f in frames], everything)
     of_atoms, products = [], []
     for frame, own in zip(frames, predicted, strict=True):

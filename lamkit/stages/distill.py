@@ -12,13 +12,14 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lamkit.console import log
-from lamkit.data.frame import Frame
+from lamkit.data.frame import SYMBOLS, Frame
+from lamkit.errors import UserError
 from lamkit.files import replace_folder, temporary_folder
 from lamkit.model.config import DeepPotConfig
 from lamkit.stages import distill_tables as tables
@@ -26,14 +27,28 @@ from lamkit.stages import extra_labels, parts, student
 from lamkit.stages.distill_options import DEFAULT_TRAIN, Options
 from lamkit.stages.distill_rounds import Rounds
 from lamkit.stages.distill_tests import Tests, converged, passed
-from lamkit.stages.engine import Frames, enlarge, frames_at, read_frames, resumable
+from lamkit.stages.engine import (
+    FAILURES,
+    Engine,
+    Frames,
+    elements_of,
+    enlarge,
+    evaluate,
+    frames_at,
+    read_frames,
+    reason,
+    resumable,
+)
 from lamkit.stages.teacher import Teacher, default_starts, load_teacher, one_system
+
+if TYPE_CHECKING:
+    from lamkit.calculator import LamCalculator
 
 __all__ = ["DEFAULT_TRAIN", "Options", "run"]
 
 FEW = 4  # starting structures, below which all of them start both training and tests
-# Options that say when to stop: a run that ended without convergence goes on with other ones.
-BUDGET = ("rounds", "max_minutes", "criterion.rounds")
+# Options that say when to stop and what to report: a run that ended without convergence goes on with other ones.
+BUDGET = ("rounds", "max_minutes", "criterion.rounds", "data")
 
 
 def run(options: Options, out: Path) -> dict[str, Any]:
@@ -75,8 +90,29 @@ def _sources(options: Options, teacher: Teacher, out: Path) -> list[Frames]:
     if not (out / parts.PLAN).is_file():
         for path, source in zip(options.starts, sources, strict=True):
             teacher.check(str(path), source)
+    if sources:
+        _refuse_strangers(options.data, sources)
     parts.start(out, options)
-    return sources or [one_system(default_starts(teacher.checkpoint, teacher.head, out / "parts" / "sample"))]
+    if not sources:
+        sources = [one_system(default_starts(teacher.checkpoint, teacher.head, out / "parts" / "sample"))]
+        _refuse_strangers(options.data, sources)
+    return sources
+
+
+def _refuse_strangers(data: str | None, sources: Sequence[Frames]) -> None:
+    """Refuse to test on elements that the student will not know, before it is made.
+
+    Raises:
+        UserError: which elements these are.
+    """
+    if data is None:
+        return
+    known = set().union(*map(elements_of, sources))
+    if strange := sorted(elements_of(read_frames(data)) - known):
+        raise UserError(
+            f"{data}: holds {', '.join(SYMBOLS[z] for z in strange)}, which no starting structure does, so the student "
+            "will not know it. Take other data, or starts with these elements"
+        )
 
 
 def _dealt(order: NDArray[np.int64], n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -141,8 +177,8 @@ def _result(
     pupil = LamCalculator(out / "checkpoints" / "best", device=options.device)
     both: dict[str, Any] = {"teacher": teacher.engine.calculator, "student": pupil}
     measured = speed.compare(both, enlarge(max(starts, key=len), options.speed_atoms))
-    models = measured["models"]
-    ratio = round(models["teacher"]["ms_per_step"] / models["student"]["ms_per_step"], 2)
+    times = {name: found["ms_per_step"] for name, found in measured["models"].items()}
+    ratio = round(times["teacher"] / times["student"], 2) if len(times) == len(both) else None
     return {
         "checkpoint": str(out / "checkpoints" / "best"),
         "data": str(out / "data"),
@@ -159,7 +195,7 @@ def _result(
         "guards": best["guards"],
         "parameters": {name: getattr(model, "n_parameters", None) for name, model in both.items()},
         "speed": {**measured, "ratio": ratio},
-        "true_labels": _true_errors(options, both),
+        "true_labels": _true_errors(options, teacher.engine, pupil),
     }
 
 
@@ -173,9 +209,13 @@ def _exported(options: Options, out: Path) -> str | None:
     return str(out / "lammps" / export_deepmd.INPUT)
 
 
-def _true_errors(options: Options, both: dict[str, Any]) -> dict[str, Any] | None:
-    """Errors of teacher and student against the user's own labels."""
+def _true_errors(options: Options, teacher: Engine, pupil: LamCalculator) -> dict[str, Any] | None:
+    """Errors of teacher and student against the user's own labels; without those of a teacher that fails there."""
     if options.data is None:
         return None
-    source = read_frames(options.data)
-    return {name: student.errors(model, source) for name, model in both.items()}
+    source, found = read_frames(options.data), {}
+    try:
+        found["teacher"] = student.errors(lambda atoms: evaluate(teacher, atoms), source)
+    except FAILURES as error:
+        log.warning("%s: the teacher cannot be tested on it (%s)", options.data, reason(error))
+    return {**found, "student": student.errors(pupil.predict, source)}

@@ -71,7 +71,10 @@ def summary(result: dict[str, Any]) -> str:
             (f"MD of {result['speed']['n_atoms']} atoms", "parameters", "ms/step", "µs/step/atom"),
         )
     )
-    lines.append(f"the student is {result['speed']['ratio']} times as fast as the teacher")
+    failed = result["speed"]["failed"].items()
+    lines += [f"the speed of the {name} is not known: it failed in MD ({why})" for name, why in failed]
+    if result["speed"]["ratio"] is not None:
+        lines.append(f"the student is {result['speed']['ratio']} times as fast as the teacher")
     lines.append(f"guards: {guards(result['guards'])}")
     if result["true_labels"]:
         lines += ["", _true_table(result["true_labels"])]

@@ -74,7 +74,7 @@ class Tests:
         from lamkit.calculator import LamCalculator
         from lamkit.stages import student as students
 
-        found = students.errors(LamCalculator(student, device=self.o.device), self.heldout)
+        found = students.errors(LamCalculator(student, device=self.o.device).predict, self.heldout)
         interval = found["forces_rmse_interval"]
         highest = max(found["forces_rmse"], interval[1] if interval else 0.0)
         return {

@@ -110,6 +110,16 @@ def dataset_folder(path: str | Path) -> Path:
     return next((p for p in inside if (p / "dataset.yaml").is_file()), path)
 
 
+def elements_of(source: Frames) -> set[int]:
+    """Atomic numbers that occur; of a data set without reading its frames."""
+    known = getattr(source, "elements", None)
+    return (
+        set(known)
+        if known is not None
+        else {int(z) for i in range(len(source)) for z in source.frame(i).numbers}
+    )
+
+
 def frames_at(sources: Sequence[Frames], indices: Iterable[int]) -> list[Frame]:
     """Structures by their index over all sources, one after the other."""
     lengths = [len(s) for s in sources]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,8 @@ from lamkit.metrics import ErrorSums
 from lamkit.stages.properties import BLOCKS
 
 if TYPE_CHECKING:
-    from lamkit.calculator import LamCalculator
+    from ase import Atoms
+
     from lamkit.data.heads import HeadConfig
     from lamkit.data.reference import ReferenceFit
     from lamkit.model.config import Architecture
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 BOOTSTRAP = 1000  # resamplings of whole trajectories: frames of one are not independent
 CHUNK = 64
+Predict = Callable[[list["Atoms"]], Sequence[dict[str, Any]]]
 EXAMPLE = "structure.xyz"  # in the checkpoint of a distillation: what an exported student can begin MD with
 
 
@@ -95,8 +97,12 @@ def write_example(data: Path, checkpoint: Path) -> None:
     ase.io.write(checkpoint / EXAMPLE, atoms, format="extxyz")
 
 
-def errors(calculator: LamCalculator, source: Frames) -> dict[str, Any]:
+def errors(predict: Predict, source: Frames) -> dict[str, Any]:
     """Errors of a model on labelled frames, with an interval for the force error.
+
+    Args:
+        predict: structures → results, as of ``LamCalculator``.
+        source: the frames.
 
     Returns:
         As :meth:`lamkit.metrics.ErrorSums.result`, and ``forces_rmse_interval``: 95 %, eV/Å, by resampling
@@ -108,7 +114,7 @@ def errors(calculator: LamCalculator, source: Frames) -> dict[str, Any]:
     with Progress(len(source), "held-out frames") as progress:
         for start in range(0, len(source), CHUNK):
             frames = [source.frame(i) for i in range(start, min(start + CHUNK, len(source)))]
-            predicted = calculator.predict([to_atoms(f) for f in frames])
+            predicted = predict([to_atoms(f) for f in frames])
             for frame, values in zip(frames, predicted, strict=True):
                 _add(sums, frame, values)
                 if frame.forces is not None:

@@ -289,9 +289,12 @@ def test_any_ase_calculator_teaches(interrupted_and_resumed, starts, tmp_path, m
         return {"steps": 6}
 
     monkeypatch.setattr(student, "fit", as_before)
-    changes = {"teacher": None, "head": None, "rounds": 1, "guards": {"steps": 0}}
-    given = options("", starts, **changes, calculator="ase.calculators.emt:EMT")
-    result = distill.run(given, tmp_path / "out")
+    emt = "ase.calculators.emt:EMT"
+    labelled = label.run(label.Options(data=str(starts), calculator=emt), tmp_path / "labelled")["data"]
+    changes = {"teacher": None, "head": None, "rounds": 1, "guards": {"steps": 0}, "data": labelled}
+    result = distill.run(options("", starts, **changes, calculator=emt), tmp_path / "out")
+    assert result["true_labels"]["teacher"]["forces_rmse"] < 1e-9
+    assert result["true_labels"]["student"]["forces_rmse"] > 1e-3
     assert result["head"] == heads[0].name == "student"
     assert set(heads[0].elements) == {"Al", "Cu"}
     data = open_dataset(tmp_path / "out" / "data" / "train")
@@ -325,12 +328,14 @@ def test_a_deeppot_student_ends_with_an_input_for_lammps(teacher, starts, tmp_pa
             {"starts": [SILICON], "teacher": None, "head": None, "calculator": "ase.calculators.emt:EMT"},
             r"silicon.xyz, frame 0 \(Si\): the teacher ase.calculators.emt:EMT cannot do it \(NotImpl",
         ),
+        ({"data": SILICON}, "holds Si, which no starting structure does"),
         ({"train": {**TRAIN, "loss": {"atom_energy": 1.0}}}, "no energies of single atoms"),
     ],
 )
 def test_wrong_input_is_explained(teacher, starts, tmp_path, changes, message):
-    ase.io.write(tmp_path / "silicon.xyz", bulk("Si"))
-    changes = {k: [str(tmp_path / "silicon.xyz")] if v == [SILICON] else v for k, v in changes.items()}
+    ase.io.write(tmp_path / SILICON, bulk("Si"))
+    path = str(tmp_path / SILICON)
+    changes = {k: {SILICON: path}.get(str(v), [path] if v == [SILICON] else v) for k, v in changes.items()}
     with pytest.raises(UserError, match=message):
         distill.run(options(teacher, starts, **changes), tmp_path / "out")
     assert not (tmp_path / "out").exists()  # the corrected command can use the same folder

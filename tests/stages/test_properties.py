@@ -143,7 +143,7 @@ def test_the_interval_of_the_force_error_resamples_trajectories_or_blocks_of_the
             atoms.positions[0, 0] = error
             group = str(i * n_groups // len(errors))
             frames.append(from_atoms(atoms, energy=0.0, forces=np.zeros((4, 3)), group=group))
-        found = student.errors(Student(), FrameList(frames))
+        found = student.errors(Student().predict, FrameList(frames))
         assert found["forces_rmse"] == pytest.approx(np.sqrt(np.mean(np.square(errors))))
         low, high = found["forces_rmse_interval"]
         assert low <= found["forces_rmse"] <= high
