@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 
 from lamkit.data.frame import Frame, from_voigt, volume
 from lamkit.errors import UserError
+from lamkit.files import require_writable
 
 _TENSOR = [a + b for a in "xyz" for b in "xyz"]
 COLUMNS = {
@@ -48,6 +49,7 @@ class DetailFiles:
         self._titled: set[str] = set()
 
     def __enter__(self) -> DetailFiles:
+        require_writable(self.prefix.parent)  # before hours of evaluation
         return self
 
     def __exit__(

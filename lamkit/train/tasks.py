@@ -111,7 +111,7 @@ def make_task(
         name: head.
         path: data set, or a folder with ``train/`` and ``valid/``.
         head: facts of the head.
-        valid_fraction: part held out where the data set has no validation part.
+        valid_fraction: part held out where the data set has no validation part; 0: none.
         seed: of the split and of the choice of ``n_frames``.
         n_frames: use only so many training frames (few-shot fine-tuning).
         prior: [119] eV, reference energies toward which the fit is regularised; default is the head's own.
@@ -158,6 +158,8 @@ def training_parts(
         if "valid" in parts:
             return parts["train"], parts["valid"]
         whole = parts["train"]
+    if not valid_fraction:
+        return whole, None
     if len(whole) < FEWEST_TO_SPLIT:
         log.warning("head %s: %d frames are too few to hold some out for validation", name, len(whole))
         return whole, None

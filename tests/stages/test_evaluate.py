@@ -150,6 +150,15 @@ def test_detail_files_are_those_of_dp_test(model, data, tmp_path):
     np.testing.assert_allclose(np.loadtxt(tmp_path / "d" / "cu.s.out") * -volume, virials, atol=1e-9)
 
 
+def test_detail_files_that_cannot_be_written_are_refused_before_anything_is_predicted(
+    model, data, monkeypatch
+):
+    monkeypatch.setattr(evaluate, "_predicted", None)
+    options = evaluate.Options(model=str(model), data={"metals": str(data["metals"])}, detail="/sys/lamkit/x")
+    with pytest.raises(UserError, match="/sys/lamkit: cannot be written"):
+        evaluate.run(options, None)
+
+
 def test_a_failure_leaves_no_detail_file(model, data, tmp_path, monkeypatch):
     from lamkit.calculator import LamCalculator
 

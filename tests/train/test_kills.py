@@ -10,12 +10,68 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 from test_run import command
+from toy_data import FAST
 
 KILLS = 20
 
 
 def resume(out):
     return [sys.executable, "-m", "lamkit", "pretrain", "--out", str(out), "--resume"]
+
+
+@pytest.mark.slow
+def test_fine_tuning_with_replay_killed_while_it_explores_and_while_it_trains_ends_the_same(
+    emt_data, tmp_path
+):
+    base, whole, broken = tmp_path / "base", tmp_path / "whole", tmp_path / "broken"
+    subprocess.run(command(emt_data, base), check=True, capture_output=True)
+
+    def tune(out):
+        words = [
+            sys.executable,
+            "-m",
+            "lamkit",
+            "finetune",
+            "--head=ag",
+            f"--from={base}",
+            f"--data={emt_data['ag']}",
+        ]
+        words += [f"--out={out}", "--tune=lora=2", "--replay", "--set=replay.n_frames=8"]
+        words += ["--set=replay.temperatures=[300]"]
+        return [
+            *words,
+            *(f"--set=train.{k}={v}" for k, v in {**FAST, "max_steps": 200, "save_every": 2}.items()),
+        ]
+
+    subprocess.run(tune(whole), check=True, capture_output=True)
+    for moment in (
+        broken / "replay/cu/explored",
+        broken / "replay/cu/labelled",
+        broken / "checkpoints/last/state.json",
+        broken / "checkpoints/previous/state.json",
+    ):
+        words = tune(broken) if not (broken / "config.yaml").exists() else [*tune(broken), "--resume"]
+        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        end = time.monotonic() + 600
+        while not moment.exists() and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.005)
+        assert process.poll() is None, process.communicate()[1]
+        process.kill()
+        process.communicate()
+    assert json.loads((broken / "checkpoints/last/state.json").read_text())["step"] < 200
+    subprocess.run(
+        [sys.executable, "-m", "lamkit", "finetune", f"--out={broken}", "--resume"],
+        check=True,
+        capture_output=True,
+    )
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        a, b = (load_file(run / "checkpoints/last" / name) for run in (whole, broken))
+        assert a.keys() == b.keys()
+        for key in a:
+            np.testing.assert_array_equal(a[key], b[key], err_msg=key)
+    assert (whole / "lcurve.out").read_bytes() == (broken / "lcurve.out").read_bytes()
+    results = [json.loads((run / "result.json").read_text()) for run in (whole, broken)]
+    assert results[0]["retention"] == results[1]["retention"]
 
 
 @pytest.mark.slow

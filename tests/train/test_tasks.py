@@ -86,6 +86,8 @@ def test_a_handful_of_frames_in_few_groups_still_leaves_some_to_validate_on(tmp_
     write_dataset(frames, tmp_path / "few")
     train, valid = tasks.training_parts(tmp_path / "few", "x", "default", 0.1, 0)
     assert (len(train), len(valid)) == (5, 1)
+    everything, nothing = tasks.training_parts(tmp_path / "few", "x", "default", 0.0, 0)
+    assert (len(everything), nothing) == (6, None)  # as lamkit rebias asks for them
     assert not set(train.indices) & set(valid.indices)
     assert "drawn at random" in caplog.text
     monkeypatch.setattr(tasks, "FEW", 5)
