@@ -13,8 +13,9 @@ from lamkit.cli import main
 from lamkit.cli.training import run_folder
 from lamkit.console import log
 from lamkit.errors import UserError
-from lamkit.stages import beginning, evaluate, finetune, pretrain, rebias, sources
+from lamkit.stages import beginning, evaluate, finetune, pretrain, rebias, replay, sources
 from lamkit.train import checkpoint
+from lamkit.train.config import TrainConfig
 from lamkit.train.tasks import make_task
 
 SHORT = {**FAST, "max_steps": 4, "valid_every": 2}
@@ -167,6 +168,20 @@ def test_a_run_that_was_stopped_before_it_trained_can_be_called_again(tmp_path):
     (out / "config.yaml").write_text("")
     with pytest.raises(UserError, match="already holds a run"):
         run_folder(args, "other")
+
+
+def test_an_old_head_replays_real_data_where_they_are_given(base, emt_data, tmp_path):
+    start, facts = checkpoint.read(base), sources.head_of("ag", emt_data["ag"])
+    new = make_task("ag", emt_data["ag"], facts, valid_fraction=0.2, seed=0)
+    wanted = replay.Replay(heads=["cu"], data={"cu": str(emt_data["cu"])})
+    [old] = replay.tasks(start, wanted, [new], TrainConfig(), tmp_path, "CPU")
+    assert old.train.dataset.path == emt_data["cu"]
+    np.testing.assert_array_equal(
+        old.reference.reference, start.references["cu"]
+    )  # under which it was trained
+    assert not list(tmp_path.iterdir())  # nothing was explored
+    chances = replay.chances([new], [old], wanted, TrainConfig())
+    assert chances == pytest.approx({"ag": 0.5, "cu": 0.5})
 
 
 def test_rank_heads_prints_each_head_with_its_card(base, emt_data, capsys):
