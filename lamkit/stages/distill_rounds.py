@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from lamkit import config
 from lamkit.console import log
 from lamkit.data.frame import Frame
+from lamkit.data.selection import why_not
 from lamkit.errors import UserError
 from lamkit.stages import deviation, explore, label, parts, select
 from lamkit.stages import distill_tables as tables
@@ -147,7 +148,22 @@ class Rounds:
             seed=parts.seed_for(o.seed, "select", r),
         )
         log.info("%s", select.in_words(len(source), dropped, choice))
+        if r and len(chosen) < wanted:
+            chosen = self._filled(r, chosen, source, wanted)
         return {"indices": [int(i) for i in chosen], "dropped": dict(dropped), **select.spread(choice)}
+
+    def _filled(self, r: int, chosen: NDArray[np.int64], source: Frames, wanted: int) -> NDArray[np.int64]:
+        """``chosen`` and sane others at random, for the student's errors to choose among.
+
+        It may be wrong where no structure is new.
+        """
+        found = chosen.tolist()
+        rng = np.random.default_rng(parts.seed_for(self.o.seed, "fill", r))
+        for i in rng.permutation(np.setdiff1d(np.arange(len(source)), chosen)).tolist():
+            if len(found) < wanted and why_not(source.frame(i), self.o.limits) is None:
+                found.append(i)
+        log.info("%d more at random, for the student's errors to choose among", len(found) - len(chosen))
+        return np.array(found, dtype=np.int64)
 
     def _keep(self, r: int) -> dict[str, Any]:
         """The labelled frames that are trained on: all sane ones, later those where the student is most wrong."""

@@ -5,22 +5,24 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import ase.io
 import numpy as np
 import pytest
 import tiny
+from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 
 from lamkit.calculator import LamCalculator
 from lamkit.cli import main
 from lamkit.data.dataset import open_dataset
-from lamkit.data.frame import to_atoms
+from lamkit.data.frame import from_atoms, to_atoms
 from lamkit.errors import Interrupted, UserError
 from lamkit.stages import distill, explore, label, student
 from lamkit.stages.distill_tests import converged
-from lamkit.stages.engine import FrameList, frames_at
+from lamkit.stages.engine import FrameList, engine_of, frames_at, write_data
 from lamkit.train import checkpoint
 
 # Direct forces: compiles in half the time of a conservative student.
@@ -353,6 +355,20 @@ def test_command_line_reports_wrong_options_with_the_cure(teacher, starts, tmp_p
     assert "no run to resume" in capsys.readouterr().err
 
 
+def test_later_rounds_have_frames_to_choose_among_where_none_is_new(starts, tmp_path, monkeypatch):
+    old = from_atoms(bulk("Cu", cubic=True), energy=0.0, forces=np.zeros((4, 3)))
+    write_data([old], tmp_path / "parts" / "round-0" / "label" / "data", engine_of(EMT()), "taken")
+    insane = from_atoms(Atoms("Cu2", [[0, 0, 0], [0, 0, 0.5]]))
+    monkeypatch.setattr(distill.Rounds, "_candidates", lambda self, r: FrameList([old, insane, *[old] * 8]))
+    emt = {"teacher": None, "head": None, "calculator": "ase.calculators.emt:EMT", "n_frames": 3}
+    given = options("", starts, **emt, checked=2.0)
+    rounds = distill.Rounds(given, tmp_path, SimpleNamespace(features=None), [], np.arange(1), None)
+    found = rounds._select(1)["indices"]
+    assert len(set(found)) == 2 * 3
+    assert 1 not in found
+    assert rounds._select(1)["indices"] == found
+
+
 def test_temperatures_of_the_tests_are_not_trained_at():
     assert distill.Options(temperatures=[300.0, 600.0, 900.0]).test_temperatures() == [750.0]
     assert distill.Options(temperatures=[400.0]).test_temperatures() == [500.0]
@@ -401,8 +417,6 @@ def test_train_defaults_stay_where_only_one_key_is_given():
 
 
 def test_frames_are_counted_over_all_sources():
-    from lamkit.data.frame import from_atoms
-
     images = [from_atoms(a, step=i) for i, a in enumerate(tiny.metals(5))]
     sources = [FrameList(images[:2]), FrameList(images[2:])]
     assert [f.step for f in frames_at(sources, [4, 0, 2])] == [4, 0, 2]
