@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -6,6 +8,8 @@ from lamkit.errors import UserError
 from lamkit.train import schedule
 from lamkit.train.config import LossConfig, TrainConfig
 from lamkit.train.prefactors import Prefactors, refuse_unknown_heads
+from lamkit.train.stepper import Stepper
+from lamkit.train.tasks import Scales
 
 NAMES = ("energy", "forces", "stress", "equigrad")
 OWN = LossWeights(energy=1.0, forces=1.0, stress=0.5)
@@ -43,3 +47,14 @@ def test_weights_stand_still_while_the_rate_warms_up():
     config = TrainConfig(max_steps=100, warmup_steps=10, learning_rate=0.01)
     assert schedule.rate_fraction(3, schedule.learning_rate(3, 0.03, config), config) == 1.0
     assert schedule.rate_fraction(60, 0.004, config) == pytest.approx(0.4)
+
+
+def test_a_step_takes_the_weights_of_its_head_at_its_learning_rate():
+    config = TrainConfig(max_steps=100, warmup_steps=0, learning_rate=0.01, loss={"limit": {"forces": 1.0}})
+    prefactors = [Prefactors(LossConfig(forces=f, limit={"forces": 1}), "a", OWN, NAMES) for f in (5, 9)]
+    scales = Scales(mean=0.0, output=1.0, energy=0.2, forces=0.3, stress=0.4)
+    stepper = SimpleNamespace(c=config, prefactors=prefactors, tasks=[SimpleNamespace(scales=scales)] * 2)
+    for head, rate, forces in ((0, 0.01, 5), (1, 0.01, 9), (1, 0.0025, 3)):
+        weights, units = Stepper._of_head(stepper, head, 50, rate)
+        assert weights.asnumpy()[1] == pytest.approx(forces)
+        np.testing.assert_allclose(units.asnumpy(), [0.2, 0.3, 0.4])
