@@ -27,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="what the input for LAMMPS begins with (default: a training frame)",
     )
+    parser.add_argument(
+        "--precision", choices=["float64", "float32"], help="of the networks in DeePMD-kit (default: float64)"
+    )
     parser.add_argument("--out", metavar="FILE", help="file to write (default: model.ckpt or the like)")
     shared_flags(parser, out=False)
 
@@ -38,5 +41,5 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from lamkit.stages import export
 
     out = Path(args.out) if args.out else Path(f"model{importlib.import_module(TARGETS[args.to][0]).SUFFIX}")
-    options = export.Options(model=args.model, to=args.to, head=args.head, structure=args.structure)
-    return export.run(options, out)
+    given = {name: getattr(args, name) for name in ("model", "to", "head", "structure", "precision")}
+    return export.run(export.Options(**given), out)

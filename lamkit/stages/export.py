@@ -8,6 +8,7 @@ from typing import Any
 
 from lamkit.config import InputPath, Model
 from lamkit.errors import UserError, suggest
+from lamkit.model.public.deepmd import Precision
 
 # Form -> (module, one line). The module holds SUFFIX, the usual ending of the file, and
 # run(model: Path, head: str | None, out: Path) -> dict, which writes the file ``out`` whole or not at all.
@@ -29,12 +30,15 @@ class Options(Model):
         head: which head; may be left out where the model has only one.
         structure: to deepmd: file or data set whose first structure the input for LAMMPS begins with; null takes one
             that the student was trained on, where it is still there.
+        precision: to deepmd: of the networks. float64 (null, too) gives the model's energies to the last digit; float32
+            is faster.
     """
 
     model: InputPath
     to: str
     head: str | None = None
     structure: InputPath | None = None
+    precision: Precision | None = None
 
 
 def run(options: Options, out: Path) -> dict[str, Any]:
@@ -47,11 +51,10 @@ def run(options: Options, out: Path) -> dict[str, Any]:
         raise UserError(
             f"to: no form '{options.to}'.{suggest(options.to, TARGETS)} Known: {', '.join(TARGETS)}"
         )
-    given = {} if options.structure is None else {"structure": Path(options.structure)}
+    structure = None if options.structure is None else Path(options.structure)
+    given = {k: v for k, v in (("structure", structure), ("precision", options.precision)) if v is not None}
     if given and options.to != "deepmd":
-        raise UserError(
-            f"structure: for --to deepmd only, where it goes into the input for LAMMPS, not {options.to}"
-        )
+        raise UserError(f"{' and '.join(given)}: for --to deepmd only, not for {options.to}")
     module = importlib.import_module(TARGETS[options.to][0])
     file = Path(out) / f"model{module.SUFFIX}" if Path(out).is_dir() else Path(out)
     if file.exists():

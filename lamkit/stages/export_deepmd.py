@@ -10,7 +10,7 @@ from lamkit.console import log
 from lamkit.errors import UserError
 from lamkit.files import atomic_write
 from lamkit.model.config import DeepPotConfig
-from lamkit.model.public.deepmd import model_file
+from lamkit.model.public.deepmd import Precision, model_file
 from lamkit.stages.student import EXAMPLE
 
 if TYPE_CHECKING:
@@ -96,7 +96,13 @@ torch.save({"model": network.state_dict(), "optimizer": None}, target)
 """
 
 
-def run(model: Path, head: str | None, out: Path, structure: Path | None = None) -> dict[str, Any]:
+def run(
+    model: Path,
+    head: str | None,
+    out: Path,
+    structure: Path | None = None,
+    precision: Precision = "float64",
+) -> dict[str, Any]:
     """Write ``out``, and beside it ``in.lammps``, ``conf.lmp`` and two scripts unless they are there.
 
     Args:
@@ -105,6 +111,7 @@ def run(model: Path, head: str | None, out: Path, structure: Path | None = None)
         out: the file.
         structure: file or data set whose first structure LAMMPS begins with; None takes the one that lies in the
             checkpoint of a distillation, or the first training frame where the data lie beside the checkpoint.
+        precision: of the networks in the file.
 
     Returns:
         ``head``; ``elements`` in the order of the file's types; ``lammps`` and ``structure``, the files written
@@ -124,7 +131,7 @@ def run(model: Path, head: str | None, out: Path, structure: Path | None = None)
         )
     elements = list(found.trunk.surroundings.elements)
     atoms = _kept(found.path, elements) if structure is None else _named(structure, elements)
-    atomic_write(out, model_file(found.trunk, found.weights, found.references[name], name))
+    atomic_write(out, model_file(found.trunk, found.weights, found.references[name], name, precision))
     boundary = "p p p" if atoms is None else " ".join("p" if p else "s" for p in atoms.pbc)
     text = TEMPLATE.format(
         compress=COMPRESS,

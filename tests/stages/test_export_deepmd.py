@@ -87,6 +87,27 @@ def test_double_precision_calculator_agrees_with_the_file(exported, own):
     assert own["energy"] == pytest.approx(energies.sum(), rel=1e-12)
 
 
+@pytest.fixture(scope="module")
+def single(student, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("single") / "student.dp"
+    flags = ["--to", "deepmd", "--precision", "float32"]
+    assert main(["export", str(student), *flags, "--out", str(out)]) == 0
+    return out
+
+
+def test_networks_in_single_precision_mean_the_same_but_for_rounding(single, own):
+    tree = read(single)
+    text = json.dumps(tree, default=lambda array: str(array.dtype))
+    assert '"precision": "float32"' in text
+    assert '"precision": "float64"' not in text
+    layer = tree["model"]["fitting"]["nets"]["networks"][0]["layers"][0]["@variables"]
+    assert layer["w"].dtype == layer["b"].dtype == np.float32
+    assert tree["model"]["fitting"]["@variables"]["bias_atom_e"].dtype == np.float64
+    atoms = water(3)
+    energies = atomic_energies(tree, atoms.get_chemical_symbols(), atoms.positions, atoms.cell.array)
+    assert energies.sum() == pytest.approx(own["energy"], abs=1e-5 * len(atoms))
+
+
 def test_files_of_the_users_own_stay(student, tmp_path, caplog):
     (tmp_path / "in.lammps").write_text("mine")
     assert main(["export", str(student), "--to", "deepmd", "--out", str(tmp_path / "a.dp")]) == 0
@@ -228,6 +249,15 @@ def test_forces_and_virial_are_those_of_deepmd_kit(deepmd, frozen, own, tmp_path
     assert found["energy"][0] == pytest.approx(own["energy"], rel=1e-12)
     np.testing.assert_allclose(found["forces"], own["forces"], atol=1e-8)
     np.testing.assert_allclose(found["virial"], own["virial"], atol=1e-8)
+
+
+@pytest.mark.deepmd
+def test_forces_in_single_precision_are_the_same_but_for_rounding(deepmd, single, own, tmp_path):
+    call(deepmd, "dp", "convert-backend", str(single), str(tmp_path / "single.pb"), cwd=tmp_path)
+    found = evaluated(deepmd, tmp_path / "single.pb", tmp_path)
+    assert found["energy"][0] == pytest.approx(own["energy"], abs=1e-4 * len(own["forces"]))
+    np.testing.assert_allclose(found["forces"], own["forces"], atol=1e-4)
+    assert np.abs(found["forces"] - own["forces"]).max() > 1e-10  # it is single precision
 
 
 @pytest.mark.deepmd

@@ -11,7 +11,7 @@ import io
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +20,18 @@ from lamkit import __version__
 from lamkit.data.frame import NUMBERS
 from lamkit.model.config import DeepPotConfig, Surroundings
 
-PRECISION = "float64"
+Precision = Literal["float64", "float32"]
+PRECISION: Precision = "float64"
 Arrays = Mapping[str, NDArray[Any]]
 
 
-def model_file(config: DeepPotConfig, weights: Arrays, reference: NDArray[np.float64], head: str) -> bytes:
+def model_file(
+    config: DeepPotConfig,
+    weights: Arrays,
+    reference: NDArray[np.float64],
+    head: str,
+    precision: Precision = PRECISION,
+) -> bytes:
     """The file's bytes.
 
     Args:
@@ -32,16 +39,30 @@ def model_file(config: DeepPotConfig, weights: Arrays, reference: NDArray[np.flo
         weights: names as in a checkpoint.
         reference: [119] eV, energy per atom by atomic number.
         head: whose fitting networks.
+        precision: of the networks.
     """
     import h5py
 
-    tree, arrays = _without_arrays(model_tree(config, weights, reference, head))
+    tree, arrays = _without_arrays(_in_precision(model_tree(config, weights, reference, head), precision))
     stream = io.BytesIO()
     with h5py.File(stream, "w") as file:
         file.attrs["json"] = json.dumps(tree, separators=(",", ":"))
         for name, array in arrays.items():
             file.create_dataset(name, data=array)
     return stream.getvalue()
+
+
+def _in_precision(value: Any, precision: str) -> Any:
+    """The tree with networks of another precision; what surrounds them, references among it, stays float64."""
+    if isinstance(value, list):
+        return [_in_precision(v, precision) for v in value]
+    if not isinstance(value, dict):
+        return value
+    changed = {k: precision if k == "precision" else _in_precision(v, precision) for k, v in value.items()}
+    if value.get("@class") == "Layer":
+        arrays = value["@variables"].items()
+        changed["@variables"] = {k: None if a is None else a.astype(precision) for k, a in arrays}
+    return changed
 
 
 def _without_arrays(tree: dict[str, Any]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
