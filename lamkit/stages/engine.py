@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -225,10 +227,16 @@ def _ase_calculator(name: str) -> Any:
     module_name, colon, function_name = name.partition(":")
     if not colon or not module_name or not function_name:
         raise UserError(f"calculator '{name}': expected MODULE:FUNCTION, for example ase.calculators.emt:EMT")
+    if os.getcwd() not in sys.path:
+        sys.path.append(
+            os.getcwd()
+        )  # where users keep their modules; 'python -m' looks there, a command does not
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise UserError(f"calculator '{name}': module '{module_name}' cannot be imported ({error})") from None
+    except Exception as error:  # a user's own module may raise anything; its own traceback tells the line
+        raise UserError(
+            f"calculator '{name}': module '{module_name}' cannot be imported ({type(error).__name__}: {error})"
+        ) from error
     if not hasattr(module, function_name):
         known = [n for n in dir(module) if not n.startswith("_")]
         raise UserError(
@@ -241,6 +249,8 @@ def _ase_calculator(name: str) -> Any:
             f"calculator '{name}': cannot be called without arguments ({error}); "
             "write a function of no arguments that returns the calculator"
         ) from None
+    except FAILURES as error:
+        raise UserError(f"calculator '{name}': cannot be made ({reason(error)})") from error
     if not hasattr(found, "get_potential_energy"):
         raise UserError(f"calculator '{name}': returned a {type(found).__name__}, not an ASE calculator")
     return found

@@ -129,6 +129,30 @@ def test_a_calculator_that_is_killed_loses_few_frames(tmp_path):
     assert len(calls) <= 30 + 8
 
 
+def test_modules_in_the_working_folder_are_found(structures, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p])  # as the installed command has it
+    (tmp_path / "a_teacher_of_mine.py").write_text("from ase.calculators.emt import EMT as make\n")
+    monkeypatch.chdir(tmp_path)
+    options = label.Options(data=str(structures), calculator="a_teacher_of_mine:make")
+    assert label.run(options, tmp_path / "out")["n_frames"] == 7
+
+
+def test_a_calculator_that_cannot_be_made_is_the_users_to_mend(structures, tmp_path, module, monkeypatch):
+    def make():
+        raise RuntimeError("no licence")
+
+    module.make = make
+    options = label.Options(data=str(structures), calculator="users_own_calculators:make")
+    with pytest.raises(UserError, match=r"cannot be made \(RuntimeError: no licence\)"):
+        label.run(options, tmp_path / "out")
+    (tmp_path / "unfinished_module.py").write_text("def make(:\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    options = label.Options(data=str(structures), calculator="unfinished_module:make")
+    with pytest.raises(UserError, match=r"'unfinished_module' cannot be imported \(SyntaxError"):
+        label.run(options, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_missing_data_are_named(tmp_path):
     with pytest.raises(UserError, match="nowhere: no such"):
         label.run(label.Options(data="nowhere", calculator=EMT_NAME), tmp_path / "out")
