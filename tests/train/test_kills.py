@@ -12,11 +12,19 @@ from safetensors.numpy import load_file
 from test_run import command
 from toy_data import FAST
 
-KILLS = 20
+KILLS, STEPS = 20, 300
 
 
 def resume(out):
     return [sys.executable, "-m", "lamkit", "pretrain", "--out", str(out), "--resume"]
+
+
+def step_of(out):
+    """Step of the newest checkpoint that is in its place."""
+    try:
+        return json.loads((out / "checkpoints/last/state.json").read_text())["step"]
+    except FileNotFoundError:  # none yet, or in the instant in which one is replaced
+        return 0
 
 
 @pytest.mark.slow
@@ -77,36 +85,40 @@ def test_fine_tuning_with_replay_killed_while_it_explores_and_while_it_trains_en
 @pytest.mark.slow
 def test_twenty_kills_at_random_moments_change_nothing(emt_data, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    options = ("--set=train.max_steps=300", "--set=train.save_every=2", "--set=train.keep=2")
+    options = (f"--set=train.max_steps={STEPS}", "--set=train.save_every=2", "--set=train.keep=2")
     began = time.monotonic()
     subprocess.run(command(emt_data, whole, *options), check=True, capture_output=True)
     taken = time.monotonic() - began
     rng, steps = random.Random(7), []
-    state = broken / "checkpoints/last/state.json"
     for kill in range(KILLS):
         words = (
             command(emt_data, broken, *options) if not (broken / "config.yaml").exists() else resume(broken)
         )
+        target = step_of(broken) + rng.randint(1, 2 * STEPS // KILLS)
         process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        moment = rng.uniform(0.1, taken)
-        if kill % 4 == 3:  # a quarter of them while a checkpoint is being written
-            end = time.monotonic() + 3 * taken
-            while not any((broken / "checkpoints").glob(".*.tmp")) and time.monotonic() < end:
-                time.sleep(0.0005)
+        end = time.monotonic() + (
+            rng.uniform(0.1, taken) if kill % 4 == 0 else 5 * taken
+        )  # some as they start
+        while step_of(broken) < target and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.002)
+        if kill % 4 == 3:  # and a quarter of them while a checkpoint is being written
+            while not any((broken / "checkpoints").glob(".*.tmp")) and process.poll() is None:
+                time.sleep(0.0002)
         else:
-            time.sleep(moment)
+            time.sleep(rng.uniform(0, 0.05))
         if process.poll() not in (None, 0):
             pytest.fail(process.communicate()[1])
         process.kill()
         process.communicate()
-        if state.exists():
-            steps.append(json.loads(state.read_text())["step"])
+        steps.append(step_of(broken))
     print("steps at which it was killed:", steps, file=sys.stderr)
+    assert steps[KILLS // 2] < STEPS, "the run was over before it could be killed often"
     damaged = broken / "checkpoints/last/optimizer.safetensors"
-    damaged.write_bytes(damaged.read_bytes()[:-100])  # and a disk that lost the end of a file: it falls back
+    if damaged.exists():  # not in the instant in which it is replaced
+        damaged.write_bytes(damaged.read_bytes()[:-100])  # and a disk lost the end of a file: it falls back
     subprocess.run(resume(broken), check=True, capture_output=True)
     for name in ("model.safetensors", "optimizer.safetensors"):
-        for which in ("last", "step-298") if name == "model.safetensors" else ("last",):
+        for which in ("last", f"step-{STEPS - 2}") if name == "model.safetensors" else ("last",):
             a, b = (load_file(run / "checkpoints" / which / name) for run in (whole, broken))
             assert a.keys() == b.keys()
             for key in a:
