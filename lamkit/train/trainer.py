@@ -155,12 +155,30 @@ class Trainer:
 
     def run(self) -> dict[str, Any]:
         """The loop; only the leader's result says anything."""
-        began, first, c = time.monotonic() - 60 * self.at.minutes, self.at.step, self.c
-        if first == 0:
-            self._validate(began, 0.0)
+        began, first = time.monotonic() - 60 * self.at.minutes, self.at.step
+        with StopSignal() as stop:  # also while the network is compiled for the first validation
+            if first == 0:
+                self._validate(began, 0.0)
+            self._steps(began, stop)
+            if self.at.validated != self.at.step:  # else stopped early, or a finished run that was resumed
+                self._validate(began, schedule.learning_rate(self.at.step, 1.0, self.c))
+            self._save()
+        return self._result(time.monotonic() - began, first) if self.judge is not None else {}
+
+    def _steps(self, began: float, stop: StopSignal) -> None:
+        """Steps until the run is over.
+
+        Args:
+            began: when it did, on the monotonic clock.
+            stop: asked after each step.
+
+        Raises:
+            Interrupted: it was asked to stop; everything is saved.
+        """
+        first, c = self.at.step, self.c
         over = stale(self.at, c)
         batches = prefetch(self.dealer.draw, first, first if over else c.max_steps)
-        with StopSignal() as stop, Progress(c.max_steps, "step") as bar:
+        with Progress(c.max_steps, "step") as bar:
             bar.first = first
             try:
                 for draw in batches:
@@ -190,10 +208,6 @@ class Trainer:
                         break
             finally:
                 batches.close()
-        if self.at.validated != self.at.step:  # else stopped early, or a finished run that was resumed
-            self._validate(began, schedule.learning_rate(self.at.step, 1.0, c))
-        self._save()
-        return self._result(time.monotonic() - began, first) if self.judge is not None else {}
 
     def _minutes(self, began: float) -> float:
         """Wall time; with several ranks that of the leader, as of the last step, so that all decide alike."""

@@ -143,6 +143,15 @@ def test_ctrl_c_before_the_first_step_says_how_to_go_on(emt_data, tmp_path, monk
     assert (tmp_path / "my run" / "config.yaml").is_file()  # which --resume needs
 
 
+def test_ctrl_c_in_the_first_validation_stops_after_the_first_step(emt_data, tmp_path, monkeypatch):
+    monkeypatch.setattr(Stepper, "__call__", lambda *_: Taken([(1.0,) * 5], 0.0, over=False, stop=False))
+    monkeypatch.setattr(Judge, "validate", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    options = pretrain.Options(data={"cu": str(emt_data["cu"])}, trunk=TINY, train=FAST)
+    with pytest.raises(Interrupted, match=r"saved at step 1; go on with .* --resume"):
+        pretrain.run(options, tmp_path / "run")
+    assert checkpoint.read(tmp_path / "run/checkpoints/last").state["step"] == 1
+
+
 def test_wrong_options_leave_no_trace_in_the_folder(emt_data, tmp_path, monkeypatch):
     def wrong(*_):
         (tmp_path / "run" / "lcurve.out").write_text("#\n")
