@@ -18,7 +18,7 @@ import data_saved
 import runs
 import sets
 
-OLD = ("gfn2", "Li", "Ta")
+OLD = ("gfn2", "perovskites", "wb97x")
 UNSEEN = {"gfn2@ethanol": "ethanol"}
 WAYS = ("naive", "real", "replay", "lora")
 

@@ -1,9 +1,9 @@
 """Does fine-tuning with the defaults ever end worse than it began? Force errors on test frames that decided nothing.
 
 ``configs/train/finetune.yaml`` as it is, from the pre-trained model of ``data_saved.py``: heads of the model that go on
-with a few more frames of their own data (the case that most easily spoils a good head: Li, gfn2, Ta), and new heads on
-sets that it never saw (bpa, perovskite, mn15, Mo), with 10 and with 100 frames. The start is the model with its
-reference refitted; the end is the checkpoint that ``lamkit finetune`` hands back.
+with a few more frames of their own data (the case that most easily spoils a good head: gfn2, wb97x, pbe), and new heads
+on sets that it never saw (bpa, perovskite, water, mn15, Mo), with 10 and with 100 frames. The start is the model with
+its reference refitted; the end is the checkpoint that ``lamkit finetune`` hands back.
 
 Run: python benchmarks/recipes.py --out lamkit-claims
 """
@@ -16,7 +16,7 @@ import data_saved
 import runs
 import sets
 
-CASES = ("Li", "gfn2", "Ta", "bpa", "perovskite", "mn15", "Mo")
+CASES = ("gfn2", "wb97x", "pbe", "bpa", "perovskite", "water", "mn15", "Mo")
 
 
 def tuned(name: str, n: int, seed: int, args: argparse.Namespace, *, start: bool = False) -> dict:
