@@ -63,12 +63,18 @@ def timed(command: list[str], folder: Path, log: str) -> float:
 def fitted(train: Callable[[int, str], float], few: int, seconds: float) -> tuple[int, float]:
     """Train so long that it takes ``seconds``: the number of steps (or epochs) and the seconds it took.
 
-    ``train(n, name)`` trains for n steps in the folder ``name`` and returns processor seconds.
+    ``train(n, name)`` trains for n steps in the folder ``name`` and returns processor seconds. Where the two short runs
+    mislead, because start-up takes longer at one time than at another, the long one tells how many steps it takes.
     """
     once, twice = train(few, "few"), train(2 * few, "more")
     each = max((twice - once) / few, 1e-9)
     n = max(1, int((seconds - once + few * each) / each))
-    return n, train(n, "full")
+    taken = train(n, "full")
+    if n > 2 * few and not 0.8 < taken / seconds < 1.2:
+        each = max((taken - once) / (n - few), 1e-9)
+        n = max(1, int((seconds - once + few * each) / each))
+        taken = train(n, "full")
+    return n, taken
 
 
 def root_mean_square(x: np.ndarray) -> float:

@@ -137,3 +137,12 @@ def test_equal_time_is_extrapolated_from_two_short_runs(benchmarks):
     steps, seconds = peers.fitted(train, 10, 300.0)
     assert asked == [(10, "few"), (20, "more"), (560, "full")]
     assert (steps, seconds) == (560, 300.0)
+
+
+def test_a_start_that_took_longer_the_second_time_does_not_shorten_the_training(benchmarks):
+    def train(n, name):
+        return 30.0 if name == "more" else 10.0 + 0.1 * n
+
+    steps, seconds = benchmarks("peers").fitted(train, 20, 60.0)
+    assert seconds == pytest.approx(60.0, abs=5.0)
+    assert steps > 400
