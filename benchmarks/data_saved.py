@@ -12,8 +12,7 @@ before, for --steps at most, and its best checkpoint on the validation part is t
 standard error.
 
 Run: python benchmarks/make_gfn2.py --out lamkit-claims/gfn2.extxyz; python benchmarks/make_perovskites.py --out
-lamkit-claims/perovskites.extxyz; python benchmarks/make_classical.py --out lamkit-claims --potentials FOLDER; python
-benchmarks/data_saved.py --out lamkit-claims
+lamkit-claims/perovskites.extxyz; python benchmarks/data_saved.py --out lamkit-claims
 """
 
 from __future__ import annotations

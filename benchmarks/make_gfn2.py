@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import multiprocessing
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,9 +21,9 @@ from ase import Atoms, units
 from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.collections import g2
-from ase.io import write
 from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from collect import collect
 
 TEMPERATURES = (300, 600, 1200)  # K
 LEFT_OUT = {"CH3CH2OH", "CH2_s1A1d", "O3"}
@@ -146,31 +144,20 @@ def main() -> None:
     parser.add_argument("--fragments", type=int, default=len(FRAGMENTS.split()), help="the first so many")
     parser.add_argument("--pairs", type=int, default=60)
     parser.add_argument("--clusters", type=int, default=40)
-    parser.add_argument("--only", default="", help="only what has this in its name")
     parser.add_argument("--frames", type=int, default=16, help="of each run")
     parser.add_argument("--stride", type=int, default=10, help="fs between them")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--limit", type=int, help="only so many molecules and pairs")
     args = parser.parse_args()
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # molecules are too small for more
     chosen = list(starts(args.fragments, args.pairs, args.clusters, args.seed))[: args.limit]
     jobs = [
         (name, start, temperature, args.seed + i)
         for i, (name, start) in enumerate(chosen)
         for temperature in TEMPERATURES
-        if args.only in name
     ]
-    frames: list[Atoms] = []
-    with multiprocessing.get_context("spawn").Pool(args.jobs) as pool:
-        run = functools.partial(sampled, n_frames=args.frames, stride=args.stride)
-        for done, found in enumerate(pool.imap(run, jobs), start=1):
-            frames += found
-            if done % 10 == 0 or done == len(jobs):
-                print(f"{done} of {len(jobs)} runs, {len(frames)} frames", flush=True)
-    temporary = args.out.with_name(f"{args.out.stem}.part{args.out.suffix}")
-    write(temporary, frames, format="extxyz")
-    temporary.rename(args.out)
+    run = functools.partial(sampled, n_frames=args.frames, stride=args.stride)
+    collect(run, jobs, args.jobs, args.out)
 
 
 if __name__ == "__main__":

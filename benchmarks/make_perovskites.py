@@ -11,15 +11,13 @@ Run: python benchmarks/make_perovskites.py --out perovskites.extxyz     (needs `
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io import write
+from collect import collect
 
 EDGE = {"I": 6.30, "Br": 5.95}  # of the cubic cell, Å
 SHARES = {("MA", "I"): 0.6, ("MA", "Br"): 0.2, ("FA", "I"): 0.1, ("Cs", "I"): 0.1}
@@ -61,8 +59,8 @@ def perovskite(cation: str, halide: str, random: np.random.Generator) -> Atoms:
     return atoms
 
 
-def labelled(job: tuple[int, Atoms]) -> Atoms | None:
-    """The structure with its labels; None where self-consistency fails."""
+def labelled(job: tuple[int, Atoms]) -> list[Atoms]:
+    """The structure with its labels, in a list; none where self-consistency fails or atoms nearly touch."""
     from tblite.ase import TBLite
 
     index, atoms = job
@@ -70,12 +68,12 @@ def labelled(job: tuple[int, Atoms]) -> Atoms | None:
     try:
         energy, forces, stress = atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()
     except RuntimeError:
-        return None
-    if np.abs(forces).max() > 15.0:  # atoms that nearly touch
-        return None
+        return []
+    if np.abs(forces).max() > 15.0:
+        return []
     atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces, stress=stress)
     atoms.info = {"group": f"{atoms.get_chemical_formula()}-{index}", "method": "GFN2-xTB"}
-    return atoms
+    return [atoms]
 
 
 def drawn(n: int, seed: int) -> Iterator[tuple[int, Atoms]]:
@@ -95,20 +93,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("perovskites.extxyz"))
-    parser.add_argument("--frames", type=int, default=800, help="structures to draw")
+    parser.add_argument("--frames", type=int, default=450, help="structures to draw")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     args = parser.parse_args()
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    frames: list[Atoms] = []
-    with multiprocessing.get_context("spawn").Pool(args.jobs) as pool:
-        for done, found in enumerate(pool.imap(labelled, drawn(args.frames, args.seed)), start=1):
-            frames += [found] if found is not None else []
-            if done % 20 == 0:
-                print(f"{len(frames)} frames of {done} drawn", flush=True)
-    temporary = args.out.with_name(f"{args.out.stem}.part{args.out.suffix}")
-    write(temporary, frames, format="extxyz")
-    temporary.rename(args.out)
+    collect(labelled, drawn(args.frames, args.seed), args.jobs, args.out)
 
 
 if __name__ == "__main__":

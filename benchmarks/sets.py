@@ -35,19 +35,10 @@ SETS: dict[
     "perovskite": ("dpgen_MAPbI3_SCAN/sys.000", "random", ()),
     "gfn2": ("OUT/gfn2.extxyz", "group", ()),
     "perovskites": ("OUT/perovskites.extxyz", "random", ()),
-    "si_sw": ("OUT/si_sw.extxyz", "group", ()),
-    "si_tersoff": ("OUT/si_tersoff.extxyz", "group", ()),
-    "mo_meam": ("OUT/mo_meam.extxyz", "group", ()),
-    "water_tip4p": ("OUT/water_tip4p.extxyz", "group", ()),
     "wb97x": ("EXAMPLES/wb97x_molecules.extxyz", "group", ()),
     "pbe": ("EXAMPLES/pbe_molecules.extxyz", "group", ()),
     "Cu": ("mlearn/Cu/test.json", "whole", ()),
     "Ni": ("mlearn/Ni/test.json", "whole", ()),
-}
-# What makes the files of cheap levels of theory; those without a line here: make_classical.py.
-MAKERS = {
-    "gfn2.extxyz": "make_gfn2.py --out gfn2.extxyz",
-    "perovskites.extxyz": "make_perovskites.py --out perovskites.extxyz",
 }
 
 
@@ -79,7 +70,7 @@ def _place(source: str, shared: Path, out: Path) -> Path:
     if root != "OUT":
         return shared / "data" / source
     if not (out / rest).exists():
-        script = MAKERS.get(rest, f"make_classical.py --out {out}")
+        script = f"make_{Path(rest).stem}.py --out {out / rest}"
         raise SystemExit(f"{out / rest} is missing: python benchmarks/{script} makes it")
     return out / rest
 

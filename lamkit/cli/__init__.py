@@ -14,6 +14,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lamkit import __version__, console
 from lamkit.errors import Interrupted, LamkitError, UserError, suggest
@@ -60,8 +61,18 @@ EXAMPLES = """examples:
 class _Parser(argparse.ArgumentParser):
     """Parser whose errors are one clear message with a suggestion (exit code 2)."""
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse; what this parser does not know is refused here, where it knows what is like it."""
+        found, strange = super().parse_known_args(args, namespace)
+        if strange:
+            near = suggest(strange[0].partition("=")[0], self._option_string_actions)
+            self.error(f"unrecognized arguments: {' '.join(strange)}.{near}")
+        return found, strange
+
     def error(self, message: str) -> None:  # type: ignore[override]
-        raise UserError(f"{self.prog}: {message}. See '{self.prog} --help'.")
+        verb = self.prog.removeprefix("lamkit").strip()
+        end = "" if message.endswith((".", "?")) else "."
+        raise UserError(f"{verb + ': ' if verb else ''}{message}{end} See '{self.prog} --help'.")
 
 
 def shared_flags(parser: argparse.ArgumentParser, *, out: bool = True, training: bool = False) -> None:

@@ -132,23 +132,8 @@ def run(
     elements = list(found.trunk.surroundings.elements)
     atoms = _kept(found.path, elements) if structure is None else _named(structure, elements)
     atomic_write(out, model_file(found.trunk, found.weights, found.references[name], name, precision))
-    boundary = "p p p" if atoms is None else " ".join("p" if p else "s" for p in atoms.pbc)
-    text = TEMPLATE.format(
-        compress=COMPRESS,
-        checkpoint=CHECKPOINT,
-        trainable=f"{out.stem}.pt",
-        compressed=f"{out.stem}-compressed.pb",
-        title=f"Molecular dynamics with {out.name}: head '{name}' of {found.path}",
-        file=out.name,
-        frozen=f"{out.stem}.pb",
-        input=INPUT,
-        structure=STRUCTURE,
-        boundary=boundary,
-        elements=" ".join(elements),
-        types=", ".join(f"{i} {e}" for i, e in enumerate(elements, start=1)),
-        step=HYDROGEN_STEP if "H" in elements else STEP,
-    )
-    lammps = _write_beside(out, INPUT, text)
+    title = f"Molecular dynamics with {out.name}: head '{name}' of {found.path}"
+    lammps = _write_beside(out, INPUT, _lammps_input(out, title, elements, atoms))
     _write_beside(out, COMPRESS, COMPRESSION)
     _write_beside(out, CHECKPOINT, CHECKPOINTING)
     written = None if atoms is None else _write_beside(out, STRUCTURE, _lammps_data(atoms, elements))
@@ -164,6 +149,25 @@ def run(
             INPUT,
         )
     return {"head": name, "elements": elements, "lammps": lammps, "structure": written}
+
+
+def _lammps_input(out: Path, title: str, elements: list[str], atoms: Atoms | None) -> str:
+    """The text of ``in.lammps`` for the file ``out``; ``atoms`` tells which directions are periodic (None: all)."""
+    return TEMPLATE.format(
+        compress=COMPRESS,
+        checkpoint=CHECKPOINT,
+        trainable=f"{out.stem}.pt",
+        compressed=f"{out.stem}-compressed.pb",
+        title=title,
+        file=out.name,
+        frozen=f"{out.stem}.pb",
+        input=INPUT,
+        structure=STRUCTURE,
+        boundary="p p p" if atoms is None else " ".join("p" if p else "s" for p in atoms.pbc),
+        elements=" ".join(elements),
+        types=", ".join(f"{i} {e}" for i, e in enumerate(elements, start=1)),
+        step=HYDROGEN_STEP if "H" in elements else STEP,
+    )
 
 
 def _named(path: Path, elements: list[str]) -> Atoms:

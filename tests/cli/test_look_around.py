@@ -53,6 +53,14 @@ def test_every_verb_has_help_with_examples(verb, capsys):
     assert module.__doc__.startswith(f"``lamkit {verb}")
 
 
+def test_a_mistyped_flag_is_answered_with_the_right_one_of_its_verb(capsys):
+    code, _, err = run(capsys, "distill", "--studnt", "orb-small")
+    assert code == 2
+    assert err.startswith("lamkit: distill: unrecognized arguments: --studnt")
+    assert "Did you mean '--student'? See 'lamkit distill --help'." in err
+    assert len(err.splitlines()) == 1
+
+
 def test_a_mistyped_verb_is_answered_with_the_right_one(capsys):
     code, _, err = run(capsys, "evalute")
     assert code == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
+from typing import ClassVar
 
 import ase.io
 import numpy as np
@@ -38,6 +39,23 @@ def module(monkeypatch):
     made = types.ModuleType("users_own_calculators")
     monkeypatch.setitem(sys.modules, "users_own_calculators", made)
     return made
+
+
+@pytest.fixture
+def counting():
+    """A calculator that notes its calls, and is stopped at one of them."""
+
+    class Counting(EMT):
+        calls: ClassVar[list[int]] = []
+        stop_at = 0
+
+        def calculate(self, *args, **kwargs):
+            if len(self.calls) == self.stop_at:
+                raise KeyboardInterrupt
+            self.calls.append(1)
+            super().calculate(*args, **kwargs)
+
+    return Counting
 
 
 def test_labels_are_those_of_the_calculator(structures, tmp_path):
@@ -85,48 +103,28 @@ def test_labels_that_are_not_finite_count_as_failures(structures, tmp_path, modu
         label.run(options, tmp_path / "out")
 
 
-def test_resume_does_not_redo_finished_chunks(structures, tmp_path, module):
-    calls = []
-
-    class Counting(EMT):
-        stop_at = 5
-
-        def calculate(self, *args, **kwargs):
-            if len(calls) == self.stop_at:
-                raise KeyboardInterrupt
-            calls.append(1)
-            super().calculate(*args, **kwargs)
-
-    module.make = Counting
+def test_resume_does_not_redo_finished_chunks(structures, tmp_path, module, counting):
+    counting.stop_at = 5
+    module.make = counting
     options = label.Options(data=str(structures), calculator="users_own_calculators:make", chunk=2)
     with pytest.raises(Interrupted, match="--resume"):
         label.run(options, tmp_path / "out")
-    assert len(calls) == 5
-    Counting.stop_at = 10**6
+    assert len(counting.calls) == 5
+    counting.stop_at = 10**6
     result = label.run(options.model_copy(update={"resume": True}), tmp_path / "out")
     assert result["n_frames"] == 7
-    assert len(calls) == 5 + 3  # frame 4 belonged to a chunk that was not finished
+    assert len(counting.calls) == 5 + 3  # frame 4 belonged to a chunk that was not finished
 
 
-def test_a_calculator_that_is_killed_loses_few_frames(tmp_path):
+def test_a_calculator_that_is_killed_loses_few_frames(tmp_path, counting):
     """Of those that compute one structure after the other, where each may take minutes."""
-    calls = []
-
-    class Counting(EMT):
-        stop_at = 20
-
-        def calculate(self, *args, **kwargs):
-            if len(calls) == self.stop_at:
-                raise KeyboardInterrupt
-            calls.append(1)
-            super().calculate(*args, **kwargs)
-
+    counting.stop_at = 20
     source = FrameList([from_atoms(bulk("Cu", a=a)) for a in np.linspace(3.5, 3.7, 30)])
     with pytest.raises(KeyboardInterrupt):
-        label.label(source, engine_of(Counting()), tmp_path / "out")
-    Counting.stop_at = 10**6
-    label.label(source, engine_of(Counting()), tmp_path / "out")
-    assert len(calls) <= 30 + 8
+        label.label(source, engine_of(counting()), tmp_path / "out")
+    counting.stop_at = 10**6
+    label.label(source, engine_of(counting()), tmp_path / "out")
+    assert len(counting.calls) <= 30 + 8
 
 
 def test_modules_in_the_working_folder_are_found(structures, tmp_path, monkeypatch):
