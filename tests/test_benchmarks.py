@@ -16,6 +16,7 @@ from lamkit import config
 
 SCRIPTS = (
     "data_saved",
+    "electrolyte",
     "forgetting",
     "learns",
     "make_classical",
