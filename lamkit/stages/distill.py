@@ -92,8 +92,10 @@ def _sources(options: Options, teacher: Teacher, out: Path) -> list[Frames]:
             teacher.check(str(path), source)
     if sources:
         _refuse_strangers(options.data, sources)
+    elif teacher.checkpoint is None:
+        raise UserError("no starting structures: an ASE calculator does not bring any; --starts PATH")
     parts.start(out, options)
-    if not sources:
+    if not sources and teacher.checkpoint is not None:
         sources = [one_system(default_starts(teacher.checkpoint, teacher.head, out / "parts" / "sample"))]
         _refuse_strangers(options.data, sources)
     return sources

@@ -32,7 +32,13 @@ DEFAULT_TRAIN = {
 }
 
 
+DEFAULT_STUDENT = "deeppot-se-small"
+
+
 def _student(value: Any) -> Any:
+    # A key or two change the default; a version, or the width of an Orb, begins an architecture of the user's own.
+    if isinstance(value, dict) and value.keys().isdisjoint(("preset", "version", "latent")):
+        value = {"preset": DEFAULT_STUDENT, **value}
     return value if isinstance(value, TrunkConfig | DeepPotConfig) else _expanded("configs/student", value)
 
 
@@ -85,8 +91,9 @@ class Options(Model):
         head: head of the teacher; may be left out where there is only one. With ``calculator`` the name that the
             student's head gets.
         calculator: instead of ``teacher``, ``module:function`` that returns an ASE calculator.
-        student: architecture of the student: a preset of ``configs/student``, or its keys. The default runs in LAMMPS;
-            for many elements at once, or where few frames must do, take an Orb (orb-narrow, orb-small).
+        student: architecture of the student: a preset of ``configs/student``, or its keys, or keys of the default to
+            change (student.cutoff: ions want 7 Å rather than 5). The default runs in LAMMPS; for many elements at once,
+            or where few frames must do, take an Orb (orb-narrow, orb-small).
         starts: data sets or structure files to start from; empty takes the commonest
             system of the data that the head was trained on.
         data: labelled data set (DFT, not used in training) on which both models are tested as well.
@@ -122,7 +129,7 @@ class Options(Model):
     head: str | None = None
     calculator: str | None = None
     student: Annotated[AnyArchitecture, pydantic.BeforeValidator(_student)] = pydantic.Field(
-        "deeppot-se-small", validate_default=True
+        DEFAULT_STUDENT, validate_default=True
     )
     starts: list[InputPath] = pydantic.Field(default=[])
     data: InputPath | None = None

@@ -173,7 +173,7 @@ def default_head(teacher: Checkpoint, given: bool) -> str:
     return str(head)
 
 
-def default_starts(teacher: Checkpoint | None, head: str, cache: Path) -> str:
+def default_starts(teacher: Checkpoint, head: str, cache: Path) -> str:
     """Structures that the head was trained on: those of its run if still there, else the shipped samples.
 
     Raises:
@@ -181,8 +181,6 @@ def default_starts(teacher: Checkpoint | None, head: str, cache: Path) -> str:
     """
     from lamkit.stages import sources
 
-    if teacher is None:
-        raise UserError("no starting structures: an ASE calculator does not bring any; --starts PATH")
     recorded = teacher.config.get("data")
     path = recorded.get(head) if isinstance(recorded, dict) else recorded
     if not (isinstance(path, str) and Path(path).exists() and teacher.config.get("head", head) == head):

@@ -330,6 +330,10 @@ def test_a_deeppot_student_ends_with_an_input_for_lammps(teacher, starts, tmp_pa
             {"starts": [SILICON], "teacher": None, "head": None, "calculator": "ase.calculators.emt:EMT"},
             r"silicon.xyz, frame 0 \(Si\): the teacher ase.calculators.emt:EMT cannot do it \(NotImpl",
         ),
+        (
+            {"starts": [], "teacher": None, "head": None, "calculator": "ase.calculators.emt:EMT"},
+            "an ASE calculator does not bring any; --starts",
+        ),
         ({"data": SILICON}, "holds Si, which no starting structure does"),
         ({"train": {**TRAIN, "loss": {"atom_energy": 1.0}}}, "no energies of single atoms"),
     ],
@@ -414,6 +418,12 @@ def test_train_defaults_stay_where_only_one_key_is_given():
     given = distill.Options(train={"max_steps": 7})
     assert given.train.max_steps == 7
     assert given.train.batch_atoms == distill.DEFAULT_TRAIN["batch_atoms"]
+
+
+def test_the_default_student_stays_where_only_one_key_is_given():
+    changed, default = distill.Options(student={"cutoff": 7.0}).student, distill.Options().student
+    assert changed.cutoff == 7.0
+    assert changed.model_copy(update={"cutoff": default.cutoff}) == default
 
 
 def test_frames_are_counted_over_all_sources():
