@@ -201,7 +201,11 @@ def agreement(model: str, args: argparse.Namespace) -> dict[str, float]:
         atoms.rattle(0.1, rng=np.random.default_rng(args.seed))
         lammps(model, atoms, ONCE, done.with_suffix(""), args)
         forces = vectors(done.with_suffix("") / "md.dump")[0]
-        atoms.calc = silver_iodide.teacher() if model == "teacher" else LamCalculator(args.out / "student")
+        atoms.calc = (
+            silver_iodide.teacher()
+            if model == "teacher"
+            else LamCalculator(args.out / "student", dtype="float64")
+        )
         expected = atoms.get_forces()
         found = {"difference": float(abs(forces - expected).max()), "largest": float(abs(expected).max())}
         done.write_text(json.dumps(found))
