@@ -144,7 +144,7 @@ def arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
     parser.add_argument("--out", type=Path, default=Path("lamkit-claims"))
     parser.add_argument("--trunk", default=str(Path(__file__).with_name("orb-v3-mid.yaml")))
-    parser.add_argument("--base-steps", default="22000", help="of pre-training, in rounds")
+    parser.add_argument("--base-steps", default="22000,62000", help="of pre-training, in rounds")
     parser.add_argument("--base-rate", type=float, default=0.003, help="learning rate of pre-training")
     parser.add_argument("--base-batch", type=int, default=96, help="atoms of a batch of pre-training")
     parser.add_argument("--seeds", type=int, default=3)

@@ -46,11 +46,8 @@ def find(kind: str, name: str) -> Path:
     """
     path = Path(name)
     if path.suffix in (".yaml", ".yml", ".json"):
-        if path.is_file():
+        if (path := or_shipped(path)).is_file():
             return path
-        inner = builtin() / path  # `lamkit run workflows/quickstart.yaml` works from any folder
-        if inner.is_file():
-            return inner
         raise UserError(f"{name}: no such file")
     known = files(kind)
     if name in known:
@@ -62,8 +59,15 @@ def find(kind: str, name: str) -> Path:
     )
 
 
+def or_shipped(path: Path) -> Path:
+    """``path``, or what comes with LAMKit under that name (``examples/base``), which so is found from any folder."""
+    if not path.exists() and path.parts[:1] in [(kind,) for kind in (*KINDS, "examples")]:
+        return inner if (inner := builtin() / path).exists() else path
+    return path
+
+
 def examples() -> Path:
-    """Folder of the shipped examples: ``data/*.extxyz`` and ``model/`` (the sample checkpoint)."""
+    """Folder of the shipped examples: ``data/*.extxyz``, ``model/`` (the quick start's) and ``base/`` (better)."""
     return builtin() / "examples"
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-FOLDERS = ("heads", "workflows", "configs", "examples/data", "examples/model")
+FOLDERS = ("heads", "workflows", "configs", "examples/data", "examples/model", "examples/base")
 
 
 def lamkit(*arguments: str, python_path: Path | None = None, cwd: Path | str = "/") -> str:
@@ -89,7 +89,7 @@ def test_wheel_leaves_no_common_name_in_site_packages(wheel):
 def test_wheel_holds_the_sample_data(wheel, repo):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    for folder in ("examples/data", "examples/model"):
+    for folder in FOLDERS[-3:]:
         files = [p for p in (repo / folder).rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")]
         missing = [p for p in files if f"lamkit/builtin/{p.relative_to(repo).as_posix()}" not in names]
         assert not missing

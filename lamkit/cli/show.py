@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lamkit import presets
 from lamkit.cli import shared_flags
 from lamkit.console import table
 from lamkit.errors import UserError
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Print what is there; returns it."""
-    path = Path(args.path)
+    path = presets.or_shipped(Path(args.path))
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
     if _is_checkpoint(path):

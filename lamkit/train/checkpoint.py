@@ -20,7 +20,7 @@ import safetensors
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from lamkit import config
+from lamkit import config, presets
 from lamkit.data.heads import HeadConfig
 from lamkit.errors import LamkitError, UserError, suggest
 from lamkit.files import atomic_write, replace_folder, sha256, temporary_folder
@@ -78,10 +78,12 @@ class Checkpoint:
 def locate(path: str | Path) -> Path:
     """The checkpoint folder that ``path`` means: itself, or the best, else the last, of a run folder.
 
+    Those that come with LAMKit (``examples/base``) are found from any folder.
+
     Raises:
         UserError: nothing there that is a checkpoint.
     """
-    path = Path(path)
+    path = presets.or_shipped(Path(path))
     names = ("best", "last", "previous")
     for candidate in (path, *(path / "checkpoints" / name for name in names), *(path / n for n in names)):
         if (candidate / MODEL).is_file():
