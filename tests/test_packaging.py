@@ -77,6 +77,7 @@ def test_wheel_lists_what_the_repository_holds(wheel, in_repository, tmp_path):
     found = lamkit("ls", "--json", python_path=site)
     assert str(site) in found
     assert listed(found) == in_repository
+    assert f"checkpoint {site}" in lamkit("show", "examples/base", python_path=site)
 
 
 def test_wheel_leaves_no_common_name_in_site_packages(wheel):
