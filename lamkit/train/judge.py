@@ -6,6 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lamkit.console import duration, log, table
 from lamkit.data.plan import Plan
 from lamkit.model.inference import Predictor
@@ -17,11 +20,13 @@ from lamkit.train.validate import Validator, score
 
 if TYPE_CHECKING:
     from lamkit.train.run import Run
+    from lamkit.train.tasks import Task
 
 SHOWN = ("energy_mae", "forces_mae", "forces_rmse", "stress_mae")
 HEADERS = ("E MAE meV/atom", "F MAE meV/Å", "F RMSE meV/Å", "stress MAE meV/Å³")
 EXTRA_HEADERS = {"atom_energies_rmse": "E of atoms RMSE meV", "hessian_rmse": "Hv RMSE meV/Å²"}
 LAST_HEADERS = ("train F RMSE", "epochs")
+SURE = 2.0  # standard errors by which fine-tuning must be better than its start
 
 
 class Judge:
@@ -74,6 +79,7 @@ class Judge:
         at.errors, at.validated = errors, step
         if not step:
             at.first_errors = errors
+            at.first_squares = {t.name: self.validator.squares.get(t.name, []) for t in self._guarded()}
         rows = [
             (
                 name, *(_milli(e[quantity]) for quantity in SHOWN), *(_milli(e.get(k)) for k in self.extra),
@@ -88,26 +94,48 @@ class Judge:
             found,
             table(rows, (f"step {step}", *HEADERS, *(EXTRA_HEADERS[k] for k in self.extra), *LAST_HEADERS)),
         )
-        better = math.isnan(found) or (found < at.best and self._none_worse(errors, at.first_errors))
+        better = math.isnan(found) or (found < at.best and self._none_worse(errors, at))
         if not better or not (step or self.r.tuned):
             return False
         at.best, at.best_step = (found if math.isfinite(found) else math.inf), step
         at.best_errors = errors
         return True
 
-    def _none_worse(self, errors: Mapping[str, Any], first_errors: Mapping[str, Any]) -> bool:
-        """Whether no head that fine-tuning is about has larger force errors (energies without forces) than at first.
+    def _guarded(self) -> list[Task]:
+        """Heads that must not get worse: those that fine-tuning is about.
 
         Pre-training that goes on may lose a little on one of its many heads for what it wins on the others.
         """
-        for task in self.r.judges if self.r.tuned and self.r.judged is not None else ():
-            now, first = errors.get(task.name), first_errors.get(task.name)
+        return self.r.judges if self.r.tuned and self.r.judged is not None else []
+
+    def _none_worse(self, errors: Mapping[str, Any], at: Standing) -> bool:
+        """Whether no guarded head has larger errors of the forces (of energies without forces) than at first.
+
+        Few validation frames get better by chance, and others worse: what is won must be more than its own standard error
+        over the frames (after the rule of Breiman et al., Classification and Regression Trees, 1984; twice, since many
+        checkpoints are looked at).
+        """
+        for task in self._guarded():
+            now, first = errors.get(task.name), at.first_errors.get(task.name)
             if now is None or first is None:
                 continue
-            label = "energy_rmse" if first["forces_rmse"] is None else "forces_rmse"
+            energies = first["forces_rmse"] is None
+            label = "energy_rmse" if energies else "forces_rmse"
             if not now[label] <= first[label]:
                 return False
+            before = np.array(at.first_squares.get(task.name, []), float).reshape(-1, 2)[:, int(energies)]
+            after = np.array(self.validator.squares.get(task.name, []), float).reshape(-1, 2)[
+                :, int(energies)
+            ]
+            if at.step and len(before) == len(after) > 1 and not won(before, after):
+                return False
         return True
+
+
+def won(before: NDArray[np.float64], after: NDArray[np.float64]) -> bool:
+    """Whether squared errors of the same frames, ``[n]`` each, fell by more than chance (paired, :data:`SURE`)."""
+    fall = before - after
+    return bool(fall.mean() > SURE * fall.std(ddof=1) / math.sqrt(len(fall)))
 
 
 def stale(at: Standing, config: TrainConfig) -> bool:

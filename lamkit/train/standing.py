@@ -32,6 +32,7 @@ class Standing:
         errors: last validation errors per head, eV units.
         best_errors: those of ``best_step``.
         first_errors: those before the first step.
+        first_squares: squared errors of each frame then (:attr:`Validator.squares`), for heads that must not get worse.
     """
 
     step: int = 0
@@ -47,6 +48,7 @@ class Standing:
     errors: dict[str, dict[str, Any]] = field(default_factory=dict)
     best_errors: dict[str, dict[str, Any]] = field(default_factory=dict)
     first_errors: dict[str, dict[str, Any]] = field(default_factory=dict)
+    first_squares: dict[str, list[list[float]]] = field(default_factory=dict)
 
     @classmethod
     def at_start(cls, n_heads: int) -> Standing:

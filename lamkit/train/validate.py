@@ -29,6 +29,9 @@ class Validator:
         trunk: for the cutoff.
         limit: frames per head at most, evenly spread over the validation part.
         curved: whether products with the Hessian are compared, too; each takes two more evaluations.
+
+    Attributes:
+        squares: head → squared errors of each frame in the last validation, see :func:`squares_of`.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class Validator:
     ) -> None:
         self.tasks, self.buckets, self.trunk, self.limit = list(tasks), buckets, trunk, limit
         self.curved = curved
+        self.squares: dict[str, list[list[float]]] = {}
         self._batches: dict[str, list[Batch]] = {}
 
     def batches(self, head: int) -> list[Batch]:
@@ -69,11 +73,13 @@ class Validator:
         for index, task in enumerate(self.tasks):
             if batches := self.batches(index):
                 sums = ErrorSums()
+                self.squares[task.name] = []
                 for batch in batches:
                     predicted = predictor.predict(batch, index)
                     if self.curved and batch.products_mask.any():
                         predicted["hessian"] = products(predictor, batch, index)
                     add_batch(sums, batch, predicted)
+                    self.squares[task.name] += squares_of(batch, predicted).tolist()
                 found[task.name] = sums.result()
         return found
 
@@ -129,6 +135,19 @@ def add_batch(sums: ErrorSums, batch: Batch, predicted: Mapping[str, np.ndarray]
     if "hessian" in predicted:
         true = np.where(batch.products_mask[:, None] > 0, batch.products, np.nan)
         sums.add_extra("hessian", predicted["hessian"][atoms], true[atoms])
+
+
+def squares_of(batch: Batch, predicted: Mapping[str, np.ndarray]) -> NDArray[np.float64]:
+    """Squared errors of each real frame of a batch, 0 where a label is missing.
+
+    Returns:
+        [n_frames, 2]: of the forces, summed over the atoms, eV²/Å²; of the energy per atom, eV².
+    """
+    frames = batch.graph_mask > 0
+    wrong = np.where(batch.forces_mask[:, None] > 0, predicted["forces"] - batch.forces, 0.0)
+    forces = np.bincount(batch.node_graph, np.square(wrong).sum(axis=1), len(frames))
+    energy = np.where(batch.energy_mask > 0, predicted["energy"] - batch.energy, 0.0)
+    return np.stack([forces, np.square(energy)], axis=1)[frames].astype(np.float64)
 
 
 def score(errors: Mapping[str, Errors], tasks: Sequence[Task]) -> float:

@@ -25,18 +25,20 @@ def errors(a: float, b: float) -> dict:
 def verdicts(tmp_path):
     """Verdicts on validations one after the other, the first of them before any step."""
 
-    def judge(judged, *found) -> list[bool]:
+    def judge(judged, *found, squares=()) -> list[bool]:
         tasks = [SimpleNamespace(name=n, valid=[0], scales=SimpleNamespace(forces=1.0)) for n in HEADS]
         run = Run(
             tasks=tasks, trunk=None, config=TrainConfig(), out=Path(tmp_path), init={n: n for n in HEADS}, judged=judged
         )  # fmt: skip
         coming = iter(found)
-        validator = SimpleNamespace(errors=lambda predictor: next(coming))
+        validator = SimpleNamespace(errors=lambda predictor: next(coming), squares={})
         plan = SimpleNamespace(batches=dict.fromkeys(HEADS, 1))
         judge = Judge(run, plan, validator, None, None)
         at, recent, said = Standing.at_start(2), Recent(2), []
         for step in range(len(found)):
             at.step = step
+            if squares:
+                validator.squares = {n: [[square, 0.0] for square in squares[step]] for n in HEADS}
             said.append(judge.validate(at, recent, 0.0, 0.0))
         return said
 
@@ -49,3 +51,11 @@ def test_fine_tuning_takes_no_checkpoint_in_which_one_of_its_heads_got_worse(ver
 
 def test_pre_training_that_goes_on_may_lose_a_little_on_one_head(verdicts):
     assert verdicts(None, errors(0.4, 0.4), errors(0.2, 0.41), errors(0.3, 0.39)) == [True, True, False]
+
+
+def test_fine_tuning_takes_no_gain_that_is_chance(verdicts):
+    """Of eight frames one got much better and the others a little worse, then all of them better."""
+    start, chance, sure = [1.0] * 8, [0.1, *[1.1] * 7], [0.9, *[0.95] * 7]
+    found = (errors(0.40, 0.40), errors(0.39, 0.39), errors(0.38, 0.38))
+    assert verdicts(HEADS, *found, squares=(start, chance, sure)) == [True, False, True]
+    assert verdicts(None, *found, squares=(start, chance, sure)) == [True, True, True]
