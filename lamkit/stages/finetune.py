@@ -217,7 +217,8 @@ def _say_whether_better(result: dict[str, Any], targets: Sequence[Task]) -> None
     if result["best_step"] == 0 and not unjudged:
         log.warning(
             "no validation had force errors lower than the start by more than chance (two standard errors over the "
-            "frames): the checkpoint returned is the start with its reference refitted. More data, a smaller train.learning_rate or --tune heads may help"
+            "frames): the checkpoint returned is the start with its reference refitted. More data, a smaller "
+            "train.learning_rate or --tune heads may help"
         )
     for task in targets:
         if task.name in first and task.name in best:

@@ -111,9 +111,9 @@ class Judge:
     def _none_worse(self, errors: Mapping[str, Any], at: Standing) -> bool:
         """Whether no guarded head has larger errors of the forces (of energies without forces) than at first.
 
-        Few validation frames get better by chance, and others worse: what is won must be more than its own standard error
-        over the frames (after the rule of Breiman et al., Classification and Regression Trees, 1984; twice, since many
-        checkpoints are looked at).
+        Few validation frames get better by chance, and others worse: what is won must be more than its own standard
+        error over the frames (after the rule of Breiman et al., Classification and Regression Trees, 1984; twice,
+        since many checkpoints are looked at).
         """
         for task in self._guarded():
             now, first = errors.get(task.name), at.first_errors.get(task.name)
