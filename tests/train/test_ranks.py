@@ -48,6 +48,7 @@ def pair(emt_data, tmp_path_factory):
     return alone, together, pretrain.run(options, alone), json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_two_ranks_are_one_rank_with_the_same_global_batch(pair):
     alone, together, _, _ = pair
     for name in ("model.safetensors", "optimizer.safetensors"):
@@ -59,6 +60,7 @@ def test_two_ranks_are_one_rank_with_the_same_global_batch(pair):
             )
 
 
+@pytest.mark.slow
 def test_there_is_one_log_and_one_curve_that_count_all_ranks(pair):
     alone, together, one, two = pair
     a, b = (np.genfromtxt(run / "lcurve.out") for run in (alone, together))
