@@ -111,25 +111,25 @@ class Judge:
     def _none_worse(self, errors: Mapping[str, Any], at: Standing) -> bool:
         """Whether no guarded head has larger errors of the forces (of energies without forces) than at first.
 
-        Few validation frames get better by chance, and others worse: what is won must be more than its own standard
-        error over the frames (after the rule of Breiman et al., Classification and Regression Trees, 1984; twice,
-        since many checkpoints are looked at).
+        Few validation frames get better by chance, and others worse: what one head at least has won must be more than
+        its own standard error over the frames (after the rule of Breiman et al., Classification and Regression Trees,
+        1984; twice, since many checkpoints are looked at).
         """
+        sure = []
         for task in self._guarded():
             now, first = errors.get(task.name), at.first_errors.get(task.name)
             if now is None or first is None:
                 continue
-            energies = first["forces_rmse"] is None
-            label = "energy_rmse" if energies else "forces_rmse"
+            column, label = (1, "energy_rmse") if first["forces_rmse"] is None else (0, "forces_rmse")
             if not now[label] <= first[label]:
                 return False
-            before = np.array(at.first_squares.get(task.name, []), float).reshape(-1, 2)[:, int(energies)]
-            after = np.array(self.validator.squares.get(task.name, []), float).reshape(-1, 2)[
-                :, int(energies)
-            ]
-            if at.step and len(before) == len(after) > 1 and not won(before, after):
-                return False
-        return True
+            before, after = (
+                np.array(squares.get(task.name, []), float).reshape(-1, 2)[:, column]
+                for squares in (at.first_squares, self.validator.squares)
+            )
+            if len(before) == len(after) > 1:  # else nothing tells what is chance
+                sure.append(won(before, after))
+        return at.step == 0 or not sure or any(sure)
 
 
 def won(before: NDArray[np.float64], after: NDArray[np.float64]) -> bool:

@@ -38,7 +38,8 @@ def verdicts(tmp_path):
         for step in range(len(found)):
             at.step = step
             if squares:
-                validator.squares = {n: [[square, 0.0] for square in squares[step]] for n in HEADS}
+                here = dict(zip(HEADS, squares[step], strict=True))
+                validator.squares = {n: [[square, 0.0] for square in of_head] for n, of_head in here.items()}
             said.append(judge.validate(at, recent, 0.0, 0.0))
         return said
 
@@ -53,9 +54,17 @@ def test_pre_training_that_goes_on_may_lose_a_little_on_one_head(verdicts):
     assert verdicts(None, errors(0.4, 0.4), errors(0.2, 0.41), errors(0.3, 0.39)) == [True, True, False]
 
 
+START, CHANCE, SURE = [1.0] * 8, [0.1, *[1.1] * 7], [0.9, *[0.95] * 7]
+
+
 def test_fine_tuning_takes_no_gain_that_is_chance(verdicts):
     """Of eight frames one got much better and the others a little worse, then all of them better."""
-    start, chance, sure = [1.0] * 8, [0.1, *[1.1] * 7], [0.9, *[0.95] * 7]
     found = (errors(0.40, 0.40), errors(0.39, 0.39), errors(0.38, 0.38))
-    assert verdicts(HEADS, *found, squares=(start, chance, sure)) == [True, False, True]
-    assert verdicts(None, *found, squares=(start, chance, sure)) == [True, True, True]
+    squares = [(START, START), (CHANCE, CHANCE), (SURE, SURE)]
+    assert verdicts(HEADS, *found, squares=squares) == [True, False, True]
+    assert verdicts(None, *found, squares=squares) == [True, True, True]
+
+
+def test_of_several_heads_one_that_surely_won_is_enough(verdicts):
+    found = (errors(0.40, 0.40), errors(0.38, 0.40))
+    assert verdicts(HEADS, *found, squares=[(START, START), (SURE, START)]) == [True, True]
