@@ -33,11 +33,13 @@ TUNED_ON = 30
 
 
 def base(args: argparse.Namespace) -> Path:
-    """The pre-trained model that all of these benchmarks start from; made once.
+    """The pre-trained model that all of these benchmarks start from: ``--base``, else one that is made once.
 
     In rounds, each from the weights of the one before: the cosine schedule with warm restarts (Loshchilov and
     Hutter, arXiv 1608.03983).
     """
+    if args.base:
+        return Path(args.base).resolve()
     parts = sets.prepare(PRETRAINING, args.shared, args.out)
     rounds = [int(steps) for steps in args.base_steps.split(",")]
     tests = {name: path / "test" for name, path in parts.items() if name not in ("mptrj", "alexandria")}
@@ -67,7 +69,7 @@ def learn(kind: str, name: str, n: int, rate: float, seed: int, args: argparse.N
         "warmup_steps": steps // 20, "valid_every": max(1, steps // 20), "valid_frames": 24, "patience": 5,
     }  # fmt: skip
     if kind == "finetune":
-        verb, options = "finetune", {"head": name, "checkpoint": str(args.out / "base"), "data": str(path)}
+        verb, options = "finetune", {"head": name, "checkpoint": str(base(args)), "data": str(path)}
         options |= {"retention": 0}
     else:
         verb, options = "pretrain", {"data": {name: str(path)}, "trunk": args.trunk}
@@ -144,6 +146,7 @@ def arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
     parser.add_argument("--out", type=Path, default=Path("lamkit-claims"))
     parser.add_argument("--trunk", default=str(Path(__file__).with_name("orb-v3-mid.yaml")))
+    parser.add_argument("--base", type=Path, help="start from this checkpoint (examples/base) and make none")
     parser.add_argument("--base-steps", default="22000,62000", help="of pre-training, in rounds")
     parser.add_argument("--base-rate", type=float, default=0.003, help="learning rate of pre-training")
     parser.add_argument("--base-batch", type=int, default=96, help="atoms of a batch of pre-training")

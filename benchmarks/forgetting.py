@@ -39,7 +39,7 @@ def options(way: str, name: str, seed: int, steps: int, args: argparse.Namespace
         "valid_every": max(1, steps // 4), "valid_frames": 32, "learning_rate": args.rate if steps > 1 else 1e-9,
     }  # fmt: skip
     found = {
-        "head": name, "checkpoint": str(args.out / "base"), "data": str(parts / name), "n_frames": args.frames,
+        "head": name, "checkpoint": str(data_saved.base(args)), "data": str(parts / name), "n_frames": args.frames,
         "retention": 0, "train": train,
     }  # fmt: skip
     if way == "lora":

@@ -178,7 +178,7 @@ def ours(seed: int, work: Path, args: argparse.Namespace, trunk: str | None) -> 
         train += ["train.batch_atoms=96", "train.valid_frames=32", "train.learning_rate=0.002"]
         command = [sys.executable, "-m", "lamkit"]
         if trunk is None:
-            base = (args.out / "base").resolve()
+            base = data_saved.base(args).resolve()
             command += ["finetune", "--head", SYSTEM, "--data", str(data), "--from", str(base)]
             train += ["retention=0"]
         else:

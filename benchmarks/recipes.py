@@ -28,7 +28,7 @@ def tuned(name: str, n: int, seed: int, args: argparse.Namespace, *, start: bool
     elif args.steps:
         train |= {"max_steps": args.steps}
     options = {
-        "head": name, "checkpoint": str(args.out / "base"), "data": str(path), "n_frames": n, "retention": 0,
+        "head": name, "checkpoint": str(data_saved.base(args)), "data": str(path), "n_frames": n, "retention": 0,
         "train": train,
     }  # fmt: skip
     folder = args.out / f"recipe-{'start' if start else 'end'}-{name}-{n}-{seed}"

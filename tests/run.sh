@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Sets up a virtual environment in .venv-tests and runs the tests; arguments go to pytest.
+# Sets up a virtual environment in .venv-tests and runs the tests, several at once; arguments go to pytest.
 #   bash tests/run.sh                 everything that takes minutes
 #   bash tests/run.sh -m slow         what takes longer
+#   bash tests/run.sh -n 0 -k word    one after the other, those that a word names
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . examples/environment.sh
@@ -20,4 +21,5 @@ install_programs() {
 if [ "$(id -u)" = 0 ] && command -v apt-get dpkg-query >/dev/null; then install_programs; fi
 make_environment .venv-tests
 .venv-tests/bin/python -m pip install --quiet --editable '.[test]'
-exec .venv-tests/bin/python -m pytest "$@"
+# A process a core, of 4 GiB at the end (compiled graphs stay); the tests of a file share one, and what they made.
+exec .venv-tests/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile "$@"
