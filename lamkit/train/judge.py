@@ -94,6 +94,8 @@ class Judge:
             found,
             table(rows, (f"step {step}", *HEADERS, *(EXTRA_HEADERS[k] for k in self.extra), *LAST_HEADERS)),
         )
+        if found < at.lowest:
+            at.lowest, at.lowest_step = found, step
         better = math.isnan(found) or (found < at.best and self._none_worse(errors, at))
         if not better or not (step or self.r.tuned):
             return False
@@ -113,7 +115,7 @@ class Judge:
 
         Few validation frames get better by chance, and others worse: what one head at least has won must be more than
         its own standard error over the frames (after the rule of Breiman et al., Classification and Regression Trees,
-        1984; twice, since many checkpoints are looked at).
+        1984; twice, since many checkpoints are looked at), see :func:`won`.
         """
         sure = []
         for task in self._guarded():
@@ -133,16 +135,27 @@ class Judge:
 
 
 def won(before: NDArray[np.float64], after: NDArray[np.float64]) -> bool:
-    """Whether squared errors of the same frames, ``[n]`` each, fell by more than chance (paired, :data:`SURE`)."""
-    fall = before - after
-    return bool(fall.mean() > SURE * fall.std(ddof=1) / math.sqrt(len(fall)))
+    """Whether squared errors of the same frames, ``[n]`` each, fell by more than chance (:data:`SURE`).
+
+    The ratio of their means and its standard error (Cochran, Sampling Techniques, 3rd ed., 1977, section 6.4). Errors
+    of single frames differ by orders of magnitude and fall in proportion; the standard error of their difference
+    would be that of the largest frame, which hides what all have won.
+    """
+    if not before.any():
+        return False
+    ratio = after.mean() / before.mean()
+    error = (after - ratio * before).std(ddof=1) / (math.sqrt(len(before)) * before.mean())
+    return bool(ratio + SURE * error < 1.0)
 
 
 def stale(at: Standing, config: TrainConfig) -> bool:
-    """Whether validations have not become better for as long as ``train.patience`` allows."""
+    """Whether validations have not become better for as long as ``train.patience`` allows.
+
+    A score that falls counts here even before it is surely better than the start: it may become so.
+    """
     if config.patience is None or math.isinf(at.best):
         return False
-    return at.step - at.best_step >= config.patience * config.valid_every
+    return at.step - max(at.best_step, at.lowest_step) >= config.patience * config.valid_every
 
 
 def _nan(value: float | None) -> float:

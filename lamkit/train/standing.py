@@ -12,6 +12,7 @@ import numpy as np
 
 Triple = tuple[float, float, float]
 FEW = 4  # heads that a progress line names
+ENDLESS = ("best", "lowest")  # infinite before there is one
 
 
 @dataclass
@@ -22,8 +23,10 @@ class Standing:
         step: optimizer steps done.
         minutes: wall time so far.
         validated: step of the last validation; −1 before the first.
-        best: smallest validation score so far; infinite before the first.
+        best: validation score of the best checkpoint so far; infinite before the first.
         best_step: step of it.
+        lowest: smallest validation score so far, also of what fine-tuning did not take for surely better.
+        lowest_step: step of it.
         head_steps: optimizer steps of each head.
         draws: batches of each head.
         sampler: (epoch, frames used) of each head, for each part of the data ([shards][heads]).
@@ -40,6 +43,8 @@ class Standing:
     validated: int = -1
     best: float = math.inf
     best_step: int = 0
+    lowest: float = math.inf
+    lowest_step: int = 0
     head_steps: list[int] = field(default_factory=list)
     draws: list[int] = field(default_factory=list)
     sampler: list[Any] = field(default_factory=list)
@@ -62,11 +67,12 @@ class Standing:
         known.setdefault("draws", list(known.get("head_steps", [])))
         if known.get("sampler") and isinstance(known["sampler"][0][0], int):  # saved before there were ranks
             known["sampler"] = [known["sampler"]]
-        return cls(**{**known, "best": math.inf if known.get("best") is None else known["best"]})
+        return cls(**{**known, **{k: math.inf for k in ENDLESS if known.get(k) is None}})
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; JSON has no infinity."""
-        return {**dataclasses.asdict(self), "best": None if math.isinf(self.best) else self.best}
+        state = dataclasses.asdict(self)
+        return {**state, **{k: None for k in ENDLESS if math.isinf(state[k])}}
 
 
 class Recent:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from lamkit.train.config import TrainConfig
-from lamkit.train.judge import Judge
+from lamkit.train.judge import Judge, stale, won
 from lamkit.train.run import Run
 from lamkit.train.standing import Recent, Standing
 
@@ -63,6 +64,25 @@ def test_fine_tuning_takes_no_gain_that_is_chance(verdicts):
     squares = [(START, START), (CHANCE, CHANCE), (SURE, SURE)]
     assert verdicts(HEADS, *found, squares=squares) == [True, False, True]
     assert verdicts(None, *found, squares=squares) == [True, True, True]
+
+
+def test_a_gain_of_all_frames_counts_though_one_of_them_makes_nearly_all_of_the_error(verdicts):
+    start = [50.0, 1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01]
+    half = [0.5 * square for square in start]
+    worse_but_one = [25.0, *[1.3 * square for square in start[1:]]]
+    found = (errors(0.40, 0.40), errors(0.30, 0.30))
+    assert verdicts(HEADS, *found, squares=[(start, start), (half, half)]) == [True, True]
+    assert won(np.array(start), np.array(half))
+    assert won(np.array(start), np.array(worse_but_one))  # nearly all of the error is one frame's
+    assert not won(np.zeros(8), np.zeros(8))
+
+
+def test_fine_tuning_goes_on_while_errors_fall_though_none_is_surely_better_yet():
+    config = TrainConfig(patience=2, valid_every=10)
+    at = Standing(step=20, best=1.0, best_step=0, lowest=0.9, lowest_step=10)
+    assert not stale(at, config)
+    at.step = 30
+    assert stale(at, config)
 
 
 def test_of_several_heads_one_that_surely_won_is_enough(verdicts):
