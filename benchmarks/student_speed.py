@@ -90,29 +90,34 @@ def write_checkpoint(name: str, folder: Path) -> Path:
 
 def in_ase(name: str, n_atoms: int) -> float:
     """Seconds per step of velocity Verlet in ASE."""
-    from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
-    from ase.md.verlet import VelocityVerlet
-
     from lamkit.calculator import LamCalculator
 
     atoms = water(n_atoms)
     with tempfile.TemporaryDirectory() as folder:
         atoms.calc = LamCalculator(write_checkpoint(name, Path(folder) / name))
-        MaxwellBoltzmannDistribution(atoms, temperature_K=300, rng=np.random.default_rng(0))
-        dynamics = VelocityVerlet(atoms, 0.5 * units.fs)
-        start = atoms.get_positions(), atoms.get_momenta()
-        dynamics.run(1)  # compiles
-        seconds, steps = 0.0, 0
-        while not steps or seconds < SECONDS:
-            if steps and steps % TOGETHER == 0:
-                atoms.set_positions(start[0])
-                atoms.set_momenta(start[1])
-                atoms.get_forces()  # of the start; a step takes one evaluation, not two
-            began = time.perf_counter()
-            dynamics.run(1)
-            seconds += time.perf_counter() - began
-            steps += 1
-        return seconds / steps
+        return pace(atoms)
+
+
+def pace(atoms: Atoms) -> float:
+    """Seconds per step of velocity Verlet by the calculator of ``atoms``: one evaluation each."""
+    from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+    from ase.md.verlet import VelocityVerlet
+
+    MaxwellBoltzmannDistribution(atoms, temperature_K=300, rng=np.random.default_rng(0))
+    dynamics = VelocityVerlet(atoms, 0.5 * units.fs)
+    start = atoms.get_positions(), atoms.get_momenta()
+    dynamics.run(1)  # compiles
+    seconds, steps = 0.0, 0
+    while not steps or seconds < SECONDS:
+        if steps and steps % TOGETHER == 0:
+            atoms.set_positions(start[0])
+            atoms.set_momenta(start[1])
+            atoms.get_forces()  # else the next step would take two evaluations
+        began = time.perf_counter()
+        dynamics.run(1)
+        seconds += time.perf_counter() - began
+        steps += 1
+    return seconds / steps
 
 
 INPUT = """units metal
@@ -248,7 +253,9 @@ def table(rows: list[dict]) -> str:
 
 def main() -> None:
     """Measure what is missing, or print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--deepmd", type=Path, help="environment of tests/deepmd_environment.sh")
     parser.add_argument("--out", type=Path, default=Path("student_speed.jsonl"))
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no measurement after this time")

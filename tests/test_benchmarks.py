@@ -11,20 +11,27 @@ import sys
 from pathlib import Path
 
 import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.io import write
 
 from lamkit import config
 
 SCRIPTS = (
     "data_saved",
+    "distilled",
     "electrolyte",
     "forgetting",
     "learns",
     "make_classical",
     "make_gfn2",
     "make_perovskites",
+    "make_public",
     "multitask",
     "peers",
+    "public_base",
     "recipes",
+    "student_speed",
 )
 
 
@@ -147,3 +154,37 @@ def test_a_start_that_took_longer_the_second_time_does_not_shorten_the_training(
     steps, seconds = benchmarks("peers").fitted(train, 20, 60.0)
     assert seconds == pytest.approx(60.0, abs=5.0)
     assert steps > 400
+
+
+def test_a_step_of_the_speed_table_is_one_evaluation(benchmarks, monkeypatch):
+    """The clock counts evaluations, so that the seconds of a step are how many it took; MD begins anew on the way."""
+    speed = benchmarks("student_speed")
+
+    class Counted(EMT):
+        evaluations = 0
+
+        def calculate(self, *args, **kwargs):
+            Counted.evaluations += 1
+            super().calculate(*args, **kwargs)
+
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: Counted.evaluations)
+    monkeypatch.setattr(speed, "SECONDS", 2.5 * speed.TOGETHER)
+    atoms = bulk("Cu", cubic=True)
+    atoms.rattle(0.05, seed=0)
+    atoms.calc = Counted()
+    assert speed.pace(atoms) == 1.0
+
+
+def test_a_public_potential_labels_what_is_near_a_physical_structure(benchmarks, monkeypatch, tmp_path):
+    public = benchmarks("make_public")
+    monkeypatch.setattr(public, "potential", lambda model, modal: EMT())
+    near, far = bulk("Cu", cubic=True), bulk("Cu", cubic=True)
+    near.rattle(0.05, seed=0)
+    near.info = {"group": "a", "energy_of_another": 1.0}
+    far.positions[0] = far.positions[1] - 0.4
+    write(tmp_path / "two.extxyz", [near, far])
+    [[kept], none] = [public.labelled(job) for job in public.structures(tmp_path / "two.extxyz", "m", None)]
+    assert none == []
+    assert kept.info == {"group": "a"}
+    near.calc = EMT()
+    assert kept.get_potential_energy() == pytest.approx(near.get_potential_energy(), abs=1e-6)
