@@ -6,7 +6,8 @@ for each system, with the frames that ``distilled.py`` draws:
 1. ``examples/base`` is fine-tuned on the drawn DFT frames; its MD, begun at them, and displaced copies of them give
    structures (``lamkit explore``, ``lamkit select``);
 2. SevenNet labels these (``make_public.py``, in an environment of its own): PBE, for water r2SCAN;
-3. a trunk is pre-trained on these labels, from the weights of ``examples/base``: OUT/base-SYSTEM.
+3. a trunk is pre-trained on these labels, from the weights of ``examples/base``: OUT/base-SYSTEM. In rounds, each from
+   the weights of the one before: the cosine schedule with warm restarts (Loshchilov and Hutter, arXiv 1608.03983).
 
 No DFT label is used but those of the drawn frames, and only in the first step, whose model is thrown away.
 
@@ -21,7 +22,6 @@ import json
 import subprocess
 from pathlib import Path
 
-import distilled
 from distilled import lamkit, prepare, resumed
 
 from lamkit import presets
@@ -84,6 +84,19 @@ def labelled(name: str, plan: dict, source: Path, args: argparse.Namespace) -> P
     return target
 
 
+def pretrained(name: str, data: Path, rounds: list[int], out: Path) -> None:
+    """The trunk, ``out``/base-SYSTEM; rounds before the last one are beside it."""
+    trunk, base = Path(__file__).with_name("orb-v3-mid.yaml"), presets.examples() / "base"
+    for k, steps in enumerate(rounds, start=1):
+        folder = out / (f"base-{name}" if k == len(rounds) else f"base-{name}-round{k}")
+        resumed(
+            folder, "pretrain", "--multitask", "--trunk", str(trunk), "--set", f"init={base}",
+            "--data", f"{name.lower()}_public={data}", "--set", f"train.max_steps={steps}",
+            "--set", "train.learning_rate=0.003", "--set", "train.batch_atoms=96", "--set", "train.valid_every=1000",
+        )  # fmt: skip
+        base = folder
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -98,7 +111,7 @@ def main() -> None:
     parser.add_argument("--starts", type=int, default=25)
     parser.add_argument("--md-steps", type=int, default=300)
     parser.add_argument("--jobs", type=int, default=1, help="processes of SevenNet")
-    parser.add_argument("--steps", type=int, default=20000, help="of pre-training")
+    parser.add_argument("--steps", default="20000", help="of pre-training; of several rounds: 20000,18000")
     parser.add_argument("--only-labels", action="store_true", help="without pre-training")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -107,13 +120,7 @@ def main() -> None:
         data = labelled(name, plan, structures(name, plan, args), args)
         if args.only_labels:
             continue
-        base = presets.examples() / "base"
-        trunk = Path(distilled.__file__).with_name("orb-v3-mid.yaml")
-        resumed(
-            args.out / f"base-{name}", "pretrain", "--multitask", "--trunk", str(trunk), "--set", f"init={base}",
-            "--data", f"{name.lower()}_public={data}", "--set", f"train.max_steps={args.steps}",
-            "--set", "train.learning_rate=0.003", "--set", "train.batch_atoms=96", "--set", "train.valid_every=1000",
-        )  # fmt: skip
+        pretrained(name, data, [int(steps) for steps in args.steps.split(",")], args.out)
 
 
 if __name__ == "__main__":
