@@ -12,12 +12,13 @@ EPILOG = """examples:
   lamkit pretrain --multitask --data mo=data/mo --data li=data/li --out run1
   lamkit pretrain --multitask pretrain.yaml --set train.max_minutes=120
   lamkit pretrain input.json --out run1                        DeePMD's input file, single or multi-task
+  lamkit pretrain --multitask --data mine=data/mine --from examples/base --out run2
   lamkit pretrain --multitask --out run1 --resume
 
 A data set is made by 'lamkit data convert'. A head without a YAML file takes its facts from its data set.
 'lamkit schema pretrain' prints the keys of a config file, 'lamkit ls configs' the presets."""
 
-DEFAULTS = {"trunk": "orb-v3-small", "train": "pretrain"}
+DEFAULTS: dict[str, Any] = {"trunk": "orb-v3-small", "train": "pretrain"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--heads", help="heads to train, with commas between")
     parser.add_argument("--data", action="append", default=[], metavar="HEAD=DIR", help="may be repeated")
     parser.add_argument("--trunk", help="preset of configs/trunk, or a YAML file")
-    parser.add_argument("--from", dest="init", metavar="CKPT", help="start from the weights of a checkpoint")
+    parser.add_argument(
+        "--from", dest="init", metavar="CKPT", help="start from the weights of a checkpoint, with its trunk"
+    )
     shared_flags(parser, training=True)
     ranks_flags(parser)
 
@@ -52,6 +55,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     }
     samples = not args.config and not args.data
     defaults = {**DEFAULTS, "train": "sample-pretrain"} if samples else DEFAULTS
+    if args.init is not None:
+        defaults = defaults | _trunk_of(args.init)
     opts = options(pretrain.Options, args, given, defaults)
     n_heads = len(opts.heads if opts.heads is not None else opts.data) or 5
     if n_heads > 1 and not args.multitask and not args.resume:
@@ -59,6 +64,16 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             f"{n_heads} heads on one trunk: say so with --multitask, or name one head with --heads"
         )
     return pretrain.run(opts, run_folder(args, "lamkit-pretrain"))
+
+
+def _trunk_of(path: str) -> dict[str, Any]:
+    """The architecture that goes with the weights of a checkpoint, as the default one."""
+    from lamkit import config
+    from lamkit.model.config import TrunkConfig
+    from lamkit.train import checkpoint
+
+    trunk = checkpoint.read(path).trunk
+    return {"trunk": config.dump(trunk)} if isinstance(trunk, TrunkConfig) else {}
 
 
 def _saved_config(out: str) -> str:

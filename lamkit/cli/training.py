@@ -21,7 +21,10 @@ CONVERTED, LABELLED = "data", "retention"
 
 
 def options(
-    cls: type[M], args: argparse.Namespace, given: Mapping[str, Any], presets_of: Mapping[str, str]
+    cls: type[M],
+    args: argparse.Namespace,
+    given: Mapping[str, Any],
+    presets_of: Mapping[str, str | dict[str, Any]],
 ) -> M:
     """Options of a stage: the CONFIG file, then ``--set``, then the flags that were given.
 
@@ -29,7 +32,7 @@ def options(
         cls: the stage's ``Options``.
         args: parsed arguments with ``config``, ``overrides``, ``seed``, ``device``, ``resume``.
         given: options that stand on the command line as flags; None means not given.
-        presets_of: key → preset that holds where neither file nor flags choose one; ``--set`` changes its keys.
+        presets_of: key → preset, or keys, that hold where neither file nor flags choose any; ``--set`` changes them.
     """
     if (
         os.environ.get("MS_ROLE") == "MS_SCHED"
@@ -49,7 +52,7 @@ def options(
         if value is not None:
             data[key] = value
     for key, preset in presets_of.items():
-        data.setdefault(key, {"preset": preset})
+        data.setdefault(key, {"preset": preset} if isinstance(preset, str) else preset)
     data = config.override(data, args.overrides)
     if args.seed is not None:
         data = config.override(data, [f"train.seed={args.seed}"])

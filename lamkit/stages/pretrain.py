@@ -63,13 +63,14 @@ def run(options: Options, out: Path) -> dict[str, Any]:
 
     refuse_impossible(options.train, options.device)
     start = checkpoint.read(options.init) if options.init is not None else None
-    found = sources.gather(options.heads, options.data, out / "data")
-    tasks = [_task(name, path, head, options) for name, (path, head) in found.items()]
     trunk = options.trunk
     if start is not None and start.trunk != trunk:
         raise UserError(
-            f"{start.path}: its trunk is not the one of this run; use its own: trunk in {start.path}/config.yaml"
+            f"{start.path}: its trunk is not the one of this run; name none (--from brings its own), or take that of "
+            f"{start.path}/config.yaml"
         )
+    found = sources.gather(options.heads, options.data, out / "data")
+    tasks = [_task(name, path, head, options) for name, (path, head) in found.items()]
     if start is not None:
         tasks = _going_on(tasks, start)
     resolved = config.dump(options.model_copy(update={"resume": False}))
