@@ -86,11 +86,11 @@ def labelled(name: str, plan: dict, source: Path, args: argparse.Namespace) -> P
 
 def pretrained(name: str, data: Path, rounds: list[int], out: Path) -> None:
     """The trunk, ``out``/base-SYSTEM; rounds before the last one are beside it."""
-    trunk, base = Path(__file__).with_name("orb-v3-mid.yaml"), presets.examples() / "base"
+    base = presets.examples() / "base"
     for k, steps in enumerate(rounds, start=1):
         folder = out / (f"base-{name}" if k == len(rounds) else f"base-{name}-round{k}")
         resumed(
-            folder, "pretrain", "--multitask", "--trunk", str(trunk), "--set", f"init={base}",
+            folder, "pretrain", "--multitask", "--from", str(base),
             "--data", f"{name.lower()}_public={data}", "--set", f"train.max_steps={steps}",
             "--set", "train.learning_rate=0.003", "--set", "train.batch_atoms=96", "--set", "train.valid_every=1000",
         )  # fmt: skip
