@@ -18,7 +18,7 @@ EPILOG = """examples:
 A data set is made by 'lamkit data convert'. A head without a YAML file takes its facts from its data set.
 'lamkit schema pretrain' prints the keys of a config file, 'lamkit ls configs' the presets."""
 
-DEFAULTS: dict[str, Any] = {"trunk": "orb-v3-small", "train": "pretrain"}
+DEFAULTS = {"trunk": "orb-v3-small", "train": "pretrain"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,8 +55,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     }
     samples = not args.config and not args.data
     defaults = {**DEFAULTS, "train": "sample-pretrain"} if samples else DEFAULTS
-    if args.init is not None:
-        defaults = defaults | _trunk_of(args.init)
     opts = options(pretrain.Options, args, given, defaults)
     n_heads = len(opts.heads if opts.heads is not None else opts.data) or 5
     if n_heads > 1 and not args.multitask and not args.resume:
@@ -64,16 +62,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             f"{n_heads} heads on one trunk: say so with --multitask, or name one head with --heads"
         )
     return pretrain.run(opts, run_folder(args, "lamkit-pretrain"))
-
-
-def _trunk_of(path: str) -> dict[str, Any]:
-    """The architecture that goes with the weights of a checkpoint, as the default one."""
-    from lamkit import config
-    from lamkit.model.config import TrunkConfig
-    from lamkit.train import checkpoint
-
-    trunk = checkpoint.read(path).trunk
-    return {"trunk": config.dump(trunk)} if isinstance(trunk, TrunkConfig) else {}
 
 
 def _saved_config(out: str) -> str:

@@ -24,7 +24,7 @@ def options(
     cls: type[M],
     args: argparse.Namespace,
     given: Mapping[str, Any],
-    presets_of: Mapping[str, str | dict[str, Any]],
+    presets_of: Mapping[str, str],
 ) -> M:
     """Options of a stage: the CONFIG file, then ``--set``, then the flags that were given.
 
@@ -32,7 +32,8 @@ def options(
         cls: the stage's ``Options``.
         args: parsed arguments with ``config``, ``overrides``, ``seed``, ``device``, ``resume``.
         given: options that stand on the command line as flags; None means not given.
-        presets_of: key → preset, or keys, that hold where neither file nor flags choose any; ``--set`` changes them.
+        presets_of: key → preset that holds where neither file nor flags choose one; ``--set`` changes its keys. None
+            for the trunk where the run begins from weights: they bring theirs.
     """
     if (
         os.environ.get("MS_ROLE") == "MS_SCHED"
@@ -52,7 +53,8 @@ def options(
         if value is not None:
             data[key] = value
     for key, preset in presets_of.items():
-        data.setdefault(key, {"preset": preset} if isinstance(preset, str) else preset)
+        if key != "trunk" or data.get("init") is None:
+            data.setdefault(key, {"preset": preset})
     data = config.override(data, args.overrides)
     if args.seed is not None:
         data = config.override(data, [f"train.seed={args.seed}"])

@@ -33,7 +33,7 @@ class Options(Model):
     Attributes:
         heads: heads to train; null takes those of ``data``, or the shipped sample heads.
         data: head → data set, a folder with ``train/`` and ``valid/``, or DeePMD systems.
-        trunk: architecture: a preset of ``configs/trunk``, or its keys.
+        trunk: architecture: a preset of ``configs/trunk``, or its keys; weights (``init``) bring theirs.
         train: how to train: a preset of ``configs/train``, or its keys.
         n_frames: use only so many training frames of each head (for learning curves).
         init: checkpoint whose trunk and heads of the same names the weights start from.
@@ -63,12 +63,8 @@ def run(options: Options, out: Path) -> dict[str, Any]:
 
     refuse_impossible(options.train, options.device)
     start = checkpoint.read(options.init) if options.init is not None else None
-    trunk = options.trunk
-    if start is not None and start.trunk != trunk:
-        raise UserError(
-            f"{start.path}: its trunk is not the one of this run; name none (--from brings its own), or take that of "
-            f"{start.path}/config.yaml"
-        )
+    if start is not None:
+        options = _with_trunk_of(start, options)
     found = sources.gather(options.heads, options.data, out / "data")
     tasks = [_task(name, path, head, options) for name, (path, head) in found.items()]
     if start is not None:
@@ -76,7 +72,7 @@ def run(options: Options, out: Path) -> dict[str, Any]:
     resolved = config.dump(options.model_copy(update={"resume": False}))
     plan = Run(
         tasks=tasks,
-        trunk=trunk,
+        trunk=options.trunk,
         config=options.train,
         out=out,
         start=start,
@@ -89,6 +85,22 @@ def run(options: Options, out: Path) -> dict[str, Any]:
     atomic_write(out / "result.json", json.dumps(result, indent=1))
     log.info("best checkpoint: %s (step %d)", result["checkpoint"], result["best_step"])
     return result
+
+
+def _with_trunk_of(start: Checkpoint, options: Options) -> Options:
+    """The options with the architecture that the weights belong to.
+
+    Raises:
+        UserError: another one is asked for, or it is none that can be shared.
+    """
+    if not isinstance(start.trunk, TrunkConfig):
+        raise UserError(f"{start.path}: a DeepPot, which has no trunk to share; expected a checkpoint of an Orb")
+    if "trunk" in options.model_fields_set and start.trunk != options.trunk:
+        raise UserError(
+            f"{start.path}: its trunk is not the one of this run; name none (the weights bring their own), or take that "
+            f"of {start.path}/config.yaml"
+        )
+    return options.model_copy(update={"trunk": start.trunk})
 
 
 def _task(name: str, path: Path, head: HeadConfig, options: Options) -> Task:
