@@ -94,7 +94,9 @@ def _with_trunk_of(start: Checkpoint, options: Options) -> Options:
         UserError: another one is asked for, or it is none that can be shared.
     """
     if not isinstance(start.trunk, TrunkConfig):
-        raise UserError(f"{start.path}: a DeepPot, which has no trunk to share; expected a checkpoint of an Orb")
+        raise UserError(
+            f"{start.path}: a DeepPot, which has no trunk to share; expected a checkpoint of an Orb"
+        )
     if "trunk" in options.model_fields_set and start.trunk != options.trunk:
         raise UserError(
             f"{start.path}: its trunk is not the one of this run; name none (the weights bring their own), or take that "
