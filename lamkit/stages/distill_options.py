@@ -171,6 +171,7 @@ class Options(Model):
             raise ValueError("give either teacher or calculator, not both")
         if self.pressures and self.dynamics.ensemble != "npt":
             raise ValueError(f"pressures: need dynamics.ensemble npt, not {self.dynamics.ensemble}")
+        self.dynamics.require_frames()
         return self
 
     def extra(self) -> Extra:

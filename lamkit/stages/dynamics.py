@@ -60,6 +60,19 @@ class Dynamics(Model):
     max_heating: float = pydantic.Field(5.0, gt=1)
     limits: Limits = Limits()
 
+    def require_frames(self) -> None:
+        """Refuse a trajectory of which no frame would be kept.
+
+        Raises:
+            ValueError: it ends before the first frame is due.
+        """
+        if self.steps // self.save_every <= self.equilibrate // self.save_every:
+            first = (self.equilibrate // self.save_every + 1) * self.save_every
+            raise ValueError(
+                f"dynamics: {self.steps} steps keep no frame, the first is due at step {first} (save_every "
+                f"{self.save_every}, equilibrate {self.equilibrate}); raise steps, or lower these"
+            )
+
 
 def timestep_for(atoms: Atoms, dynamics: Dynamics) -> float:
     """Time step in fs: what was asked for, else what the lightest element allows."""

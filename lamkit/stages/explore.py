@@ -80,6 +80,11 @@ class Options(Model):
     device: str = "CPU"
     resume: bool = False
 
+    @pydantic.model_validator(mode="after")
+    def _keeps_frames(self) -> Options:
+        self.dynamics.require_frames()
+        return self
+
 
 @dataclass(frozen=True)
 class Task:

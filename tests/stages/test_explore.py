@@ -288,3 +288,12 @@ def test_a_run_without_a_single_sane_frame_says_why(starts, tmp_path):
     tight = {"steps": 30, "limits": {"max_force": 1e-6}}
     with pytest.raises(UserError, match="no trajectory left a sane frame"):
         explore.run(options(starts, dynamics=tight), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("steps", "first"), [(4, 10), (20, 30), (29, 30)], ids=["short", "all equilibration", "just not"]
+)
+def test_trajectories_that_would_keep_no_frame_are_refused_before_they_run(steps, first):
+    dynamics = {"steps": steps, "save_every": 10, "equilibrate": 0 if steps == 4 else 20}
+    with pytest.raises(ValueError, match=rf"{steps} steps keep no frame, the first is due at step {first}"):
+        explore.Options(starts=["x"], dynamics=dynamics)
