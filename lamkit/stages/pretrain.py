@@ -99,8 +99,8 @@ def _with_trunk_of(start: Checkpoint, options: Options) -> Options:
         )
     if "trunk" in options.model_fields_set and start.trunk != options.trunk:
         raise UserError(
-            f"{start.path}: its trunk is not the one of this run; name none (the weights bring their own), or take that "
-            f"of {start.path}/config.yaml"
+            f"{start.path}: its trunk is not the one of this run; name none (the weights bring their own), or take "
+            f"that of {start.path}/config.yaml"
         )
     return options.model_copy(update={"trunk": start.trunk})
 
