@@ -146,11 +146,14 @@ def distilled(name: str, teacher: Path, train: Path, test: Path, out: Path, args
     )  # fmt: skip
 
 
-def measure(name: str, args: argparse.Namespace) -> dict[str, dict]:
+def measure(name: str, args: argparse.Namespace) -> dict:
     """All models of a system, and their errors on its test frames."""
     train, test = prepare(name, args)
     drawn = f"{args.frames}-{args.seed}"
-    mark = f"{args.student}-{args.steps}-{drawn}"
+    mark = f"{Path(args.student).stem}-{args.steps}-{drawn}"
+    tried = {args.out / f"{name}-direct-{mark}-{rate:g}": rate for rate in args.rates}
+    if args.only_direct:
+        return {str(out): direct(name, train, out, rate, args) for out, rate in tried.items()}
     teacher = args.out / f"{name}-teacher-{drawn}"
     resumed(
         teacher, "finetune", "--head", name, "--from", str(args.trunk), "--data", str(train),
@@ -160,7 +163,6 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, dict]:
     )  # fmt: skip
     student = args.out / f"{name}-student-{mark}"
     distilled(name, teacher, train, test, student, args)
-    tried = {args.out / f"{name}-direct-{mark}-{rate:g}": rate for rate in args.rates}
     scores = {out: direct(name, train, out, rate, args) for out, rate in tried.items()}
     runs = {"teacher": teacher, "student": student, "direct": min(scores, key=lambda out: scores[out])}
     found = {}
@@ -192,7 +194,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("lamkit-distilled"))
     parser.add_argument("--trunk", type=Path, default=Path("examples/model"), help="pre-trained checkpoint")
     parser.add_argument("--systems", default="Si,water,MAPbI3", help=f"of {', '.join(SYSTEMS)}")
-    parser.add_argument("--student", default="orb-narrow", help="preset of configs/student")
+    parser.add_argument("--student", default="orb-narrow", help="preset of configs/student, or a YAML file")
     parser.add_argument("--frames", type=int, default=100, help="DFT frames of the teacher and of direct")
     parser.add_argument("--labels", type=int, default=800, help="frames that the teacher labels")
     parser.add_argument(
@@ -209,6 +211,7 @@ def main() -> None:
         help="learning rates of direct; the student has the first one",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only-direct", action="store_true", help="train the direct ones, and nothing else")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     lines = [
@@ -217,9 +220,13 @@ def main() -> None:
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name in args.systems.split(","):
-        lines.append(row(name, measure(name, args)))
+        found = measure(name, args)
+        if args.only_direct:
+            print(found, flush=True)
+            continue
+        lines.append(row(name, found))
         print("\n".join(lines), flush=True)
-        (args.out / f"table-{args.student}.md").write_text("\n".join(lines) + "\n")
+        (args.out / f"table-{Path(args.student).stem}.md").write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

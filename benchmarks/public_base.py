@@ -5,11 +5,13 @@ for each system, with the frames that ``distilled.py`` draws:
 
 1. ``examples/base`` is fine-tuned on the drawn DFT frames; its MD, begun at them, and displaced copies of them give
    structures (``lamkit explore``, ``lamkit select``);
-2. SevenNet labels these (``make_public.py``, in an environment of its own): PBE, for water r2SCAN;
-3. a trunk is pre-trained on these labels, from the weights of ``examples/base``: OUT/base-SYSTEM. In rounds, each from
-   the weights of the one before: the cosine schedule with warm restarts (Loshchilov and Hutter, arXiv 1608.03983).
+2. SevenNet labels these (``make_public.py``, in an environment of its own): PBE, for water r2SCAN; with --tune-epochs
+   SevenNet-0, fine-tuned on the drawn frames first (``tune_public.py``);
+3. a trunk is pre-trained on these labels, from the weights of ``examples/base``, or another architecture (--trunk) from
+   none: OUT/base-SYSTEM. In rounds, each from the weights of the one before: the cosine schedule with warm restarts
+   (Loshchilov and Hutter, arXiv 1608.03983).
 
-No DFT label is used but those of the drawn frames, and only in the first step, whose model is thrown away.
+No DFT label is used but those of the drawn frames.
 
 Run: python benchmarks/public_base.py --sevennet VENV/bin/python --out lamkit-distilled --systems Si,MAPbI3,water
 then: python benchmarks/distilled.py --out lamkit-distilled --systems Si --trunk lamkit-distilled/base-Si ...
@@ -26,6 +28,7 @@ from distilled import lamkit, prepare, resumed
 
 from lamkit import presets
 
+HERE = Path(__file__).parent
 # The potential, structures that it labels, MD steps of each trajectory, copies of each start, their displacement (Å)
 # and strain. Temperatures are wider than the distillation's.
 PLANS = {
@@ -64,37 +67,53 @@ def structures(name: str, plan: dict, args: argparse.Namespace) -> Path:
     resumed(
         chosen, "select", "--data", str(explored / "data"), "--n-frames", str(plan["n"]), "--method", "random"
     )
-    exported = args.out / f"{name}-structures"
-    if not exported.exists():
-        lamkit("data", "export", str(chosen / "data"), "--to", "extxyz", "--out", str(exported))
-    return next(exported.glob("*.extxyz")) if exported.is_dir() else exported
+    return exported(chosen / "data", args.out / f"{name}-structures.extxyz")
+
+
+def exported(data: Path, target: Path) -> Path:
+    """A data set as extended XYZ."""
+    if not target.exists():
+        lamkit("data", "export", str(data), "--to", "extxyz", "--out", str(target))
+    return target
+
+
+def tuned(name: str, args: argparse.Namespace) -> Path:
+    """SevenNet-0, fine-tuned on the drawn frames."""
+    train, _ = prepare(name, args)
+    out = args.out / f"{name}-tuned"
+    if not (out / "checkpoint_best.pth").exists():
+        frames = exported(train, args.out / f"{name}-drawn.extxyz")
+        command = [args.sevennet, str(HERE / "tune_public.py"), "--frames", str(frames), "--out", str(out)]
+        subprocess.run([*command, "--epochs", str(args.tune_epochs)], check=True)
+    return out / "checkpoint_best.pth"
 
 
 def labelled(name: str, plan: dict, source: Path, args: argparse.Namespace) -> Path:
     """The data set with SevenNet's labels."""
-    target, frames = args.out / f"{name}-public", args.out / f"{name}-public.extxyz"
+    kind = "tuned-labels" if args.tune_epochs else "public"
+    target, frames = args.out / f"{name}-{kind}", args.out / f"{name}-{kind}.extxyz"
     if not frames.exists():
-        script = Path(__file__).with_name("make_public.py")
-        command = [args.sevennet, str(script), "--structures", str(source), "--out", str(frames)]
-        command += ["--model", plan["model"], "--jobs", str(args.jobs)]
-        command += ["--modal", plan["modal"]] if "modal" in plan else []
+        model = str(tuned(name, args)) if args.tune_epochs else plan["model"]
+        command = [args.sevennet, str(HERE / "make_public.py"), "--structures", str(source)]
+        command += ["--out", str(frames), "--model", model, "--jobs", str(args.jobs)]
+        command += ["--modal", plan["modal"]] if "modal" in plan and not args.tune_epochs else []
         subprocess.run(command, check=True)
     if not target.exists():
         lamkit("data", "convert", str(frames), "--out", str(target))
     return target
 
 
-def pretrained(name: str, data: Path, rounds: list[int], out: Path) -> None:
+def pretrained(name: str, data: Path, rounds: list[int], trunk: str | None, out: Path) -> None:
     """The trunk, ``out``/base-SYSTEM; rounds before the last one are beside it."""
-    base = presets.examples() / "base"
+    begin = ["--trunk", trunk] if trunk is not None else ["--from", str(presets.examples() / "base")]
     for k, steps in enumerate(rounds, start=1):
         folder = out / (f"base-{name}" if k == len(rounds) else f"base-{name}-round{k}")
         resumed(
-            folder, "pretrain", "--multitask", "--from", str(base),
-            "--data", f"{name.lower()}_public={data}", "--set", f"train.max_steps={steps}",
+            folder, "pretrain", "--multitask", *begin, "--data",
+            f"{name.lower()}_public={data}", "--set", f"train.max_steps={steps}",
             "--set", "train.learning_rate=0.003", "--set", "train.batch_atoms=96", "--set", "train.valid_every=1000",
         )  # fmt: skip
-        base = folder
+        begin = ["--from", str(folder)]
 
 
 def main() -> None:
@@ -112,6 +131,8 @@ def main() -> None:
     parser.add_argument("--md-steps", type=int, default=300)
     parser.add_argument("--jobs", type=int, default=1, help="processes of SevenNet")
     parser.add_argument("--steps", default="20000", help="of pre-training; of several rounds: 20000,18000")
+    parser.add_argument("--tune-epochs", type=int, default=0, help="of SevenNet-0 on the drawn frames")
+    parser.add_argument("--trunk", help="preset or YAML file; from random weights")
     parser.add_argument("--only-labels", action="store_true", help="without pre-training")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -120,7 +141,7 @@ def main() -> None:
         data = labelled(name, plan, structures(name, plan, args), args)
         if args.only_labels:
             continue
-        pretrained(name, data, [int(steps) for steps in args.steps.split(",")], args.out)
+        pretrained(name, data, [int(steps) for steps in args.steps.split(",")], args.trunk, args.out)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
 from lamkit import config
@@ -32,6 +33,7 @@ SCRIPTS = (
     "public_base",
     "recipes",
     "student_speed",
+    "tune_public",
 )
 
 
@@ -188,3 +190,15 @@ def test_a_public_potential_labels_what_is_near_a_physical_structure(benchmarks,
     assert kept.info == {"group": "a"}
     near.calc = EMT()
     assert kept.get_potential_energy() == pytest.approx(near.get_potential_energy(), abs=1e-6)
+
+
+def test_energies_are_shifted_to_the_level_of_the_potential_that_is_tuned(benchmarks):
+    """By the mean difference per atom, so that frames of any size keep their differences."""
+    tune = benchmarks("tune_public")
+    frames = [bulk("Cu", cubic=True).repeat((n, 1, 1)) for n in (1, 2, 1)]
+    for seed, atoms in enumerate(frames):
+        atoms.rattle(0.05, seed=seed)
+        atoms.calc = EMT()
+        energy = atoms.get_potential_energy() + 1.5 * len(atoms)
+        atoms.calc = SinglePointCalculator(atoms, energy=energy)
+    assert tune.shift(frames, EMT()) == pytest.approx(1.5, abs=1e-9)
