@@ -2,8 +2,9 @@
 
 All run the same liquid water at its density, at 100 to 10,000 atoms, with time for neighbour lists: a 25M Orb
 (orb-v3-conservative, random weights: they do not matter for the speed), orb-small, and deeppot-se in ASE and,
-exported, in LAMMPS through TensorFlow (``.pb``), plain and compressed. One thread, then two (in LAMMPS two MPI
-ranks). Each measurement is a process of its own, is appended to the file when it is done, and is not repeated.
+exported, in LAMMPS through TensorFlow (``.pb``), plain, compressed, and compressed in single precision. One thread,
+then two (in LAMMPS two MPI ranks). Each measurement is a process of its own, is appended to the file when it is done,
+and is not repeated.
 
     bash tests/deepmd_environment.sh DIR
     python benchmarks/student_speed.py --deepmd DIR --out speed.jsonl [--minutes 4]
@@ -13,6 +14,7 @@ ranks). Each measurement is a process of its own, is appended to the file when i
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import re
@@ -32,6 +34,7 @@ SPACING = 3.1  # Å, one molecule per cube of it is the density of water
 TEACHERS = {"orb-v3-conservative-20": "configs/trunk", "orb-v3-conservative-inf": "configs/trunk"}
 STUDENTS = dict.fromkeys(("orb-small", "deeppot-se", "deeppot-se-small"), "configs/student")
 EXPORTED = ("deeppot-se", "deeppot-se-small")
+FORMS = ("", " compressed", " compressed, float32")
 PRESETS = {**TEACHERS, **STUDENTS}
 SECONDS = 8.0  # of measured time, at least one step after the first; a large teacher takes minutes for it
 TOGETHER = 20  # steps, after which MD begins anew: random weights do not keep atoms apart for long
@@ -188,16 +191,18 @@ def lammps_models(environment: Path, folder: Path) -> dict[str, Path]:
     from lamkit.stages import export
 
     found = {}
-    for name in EXPORTED:
-        place = folder / name
+    for name, precision in itertools.product(EXPORTED, ("float64", "float32")):
+        place = folder / (name if precision == "float64" else f"{name}-{precision}")
         plain, compressed = place / "student.pb", place / "compressed.pb"
-        found |= {name: plain, f"{name} compressed": compressed}
+        single = f", {precision}" if precision == "float32" else ""
+        found |= {name + single: plain, f"{name} compressed{single}": compressed}
         if compressed.exists():
             continue
         place.mkdir(parents=True, exist_ok=True)
         model = write_checkpoint(name, place / "checkpoint")
         (place / "student.dp").unlink(missing_ok=True)
-        export.run(export.Options(model=str(model), to="deepmd"), place / "student.dp")
+        options = export.Options(model=str(model), to="deepmd", precision=precision)
+        export.run(options, place / "student.dp")
         call(environment, "dp", "convert-backend", "student.dp", "student.pb", cwd=place)
         call(environment, "python", "compress.py", "student.pb", "compressed.pb", cwd=place)
     return found
@@ -211,7 +216,7 @@ def pieces(lammps: bool, numbers: list[int], sizes: list[int], models: list[str]
             if lammps:
                 found += [
                     {"engine": "LAMMPS", "model": m, "threads": threads, "atoms": n_atoms}
-                    for m in (f"{name}{form}" for name in EXPORTED for form in ("", " compressed"))
+                    for m in (f"{name}{form}" for name in EXPORTED for form in FORMS)
                 ]
             found += [
                 {"engine": "ASE", "model": m, "threads": threads, "atoms": n_atoms}
