@@ -10,19 +10,23 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
-from ase.build import bulk
+from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
-from lamkit import config
+from lamkit import config, presets
+from lamkit.calculator import LamCalculator
+from lamkit.train import checkpoint
 
 SCRIPTS = (
     "data_saved",
     "distilled",
     "electrolyte",
     "forgetting",
+    "grow",
     "learns",
     "make_classical",
     "make_gfn2",
@@ -202,3 +206,24 @@ def test_energies_are_shifted_to_the_level_of_the_potential_that_is_tuned(benchm
         energy = atoms.get_potential_energy() + 1.5 * len(atoms)
         atoms.calc = SinglePointCalculator(atoms, energy=energy)
     assert tune.shift(frames, EMT()) == pytest.approx(1.5, abs=1e-9)
+
+
+def test_a_trunk_that_was_grown_predicts_what_it_did_before(benchmarks, tmp_path):
+    grow = benchmarks("grow")
+    start = checkpoint.read(presets.examples() / "base")
+    head = start.heads[0]
+    larger = grow.grown(start, hidden=96, layers=4, lmax=2)
+    checkpoint.write(tmp_path / "larger", larger)
+    atoms = molecule("CH3CH2OH", vacuum=3.0)
+    atoms.rattle(0.05, seed=0)
+    found = []
+    for path in (start.path, tmp_path / "larger"):
+        atoms.calc = LamCalculator(path, head=head)
+        found.append((atoms.get_potential_energy(), atoms.get_forces()))
+    (energy, forces), (grown_energy, grown_forces) = found
+    assert np.abs(forces).max() > 0.5
+    assert grown_energy == pytest.approx(energy, abs=1e-4)
+    np.testing.assert_allclose(grown_forces, forces, atol=1e-4)
+    new = [v for k, v in larger.weights.items() if k not in start.weights and k.endswith("NN-2.weight")]
+    assert len(new) == 2  # of the new layer's two networks
+    assert all(np.abs(v).max() > 0 for v in new), "weights of zero would never learn"
