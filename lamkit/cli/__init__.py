@@ -168,7 +168,13 @@ def _main(argv: list[str]) -> int:
         parser.print_help()
         return 0
     console.setup(-1 if getattr(args, "quiet", False) else int(getattr(args, "verbose", False)))
-    result = modules[args.verb].run(args)
+    try:
+        result = modules[args.verb].run(args)
+    except UserError:
+        made = getattr(args, "made", None)  # by run_folder, for a run that has not begun
+        if made is not None and made.is_dir() and not any(made.iterdir()):
+            made.rmdir()
+        raise
     result, code = result if isinstance(result, tuple) else (result, 0)  # some results are not a success
     if isinstance(result, dict):
         if getattr(args, "json", False):

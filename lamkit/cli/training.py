@@ -52,9 +52,15 @@ def options(
     for key, value in given.items():
         if value is not None:
             data[key] = value
+    bring = data.get("init") is not None and "trunk" in presets_of and "trunk" not in data
     for key, preset in presets_of.items():
-        if key != "trunk" or data.get("init") is None:
+        if key != "trunk" or not bring:
             data.setdefault(key, {"preset": preset})
+    if bring and (keys := [o for o in args.overrides if o.startswith("trunk.")]):
+        raise UserError(
+            f"--set {keys[0]}: the weights of {data['init']} bring their trunk along, which cannot be changed; leave "
+            "this away, or begin without weights"
+        )
     data = config.override(data, args.overrides)
     if args.seed is not None:
         data = config.override(data, [f"train.seed={args.seed}"])
@@ -104,6 +110,8 @@ def _contents(
 def run_folder(args: argparse.Namespace, default: str) -> Path:
     """The output folder; one that holds something is only taken with ``--resume``.
 
+    ``args.made`` is the folder where it was not there before: the command line removes it if nothing comes into it.
+
     Raises:
         UserError: it is not empty, or cannot be written.
     """
@@ -123,6 +131,8 @@ def run_folder(args: argparse.Namespace, default: str) -> Path:
                 f"{out}: already holds a run; --resume goes on with it, --out DIR starts another one"
             )
         shutil.rmtree(out / LABELLED, ignore_errors=True)
+    if not out.exists():
+        args.made = out
     require_writable(out)
     if args.out is None:
         log.info("writing to %s (--out DIR for another folder)", out)

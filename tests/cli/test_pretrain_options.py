@@ -61,3 +61,21 @@ def test_a_deeppot_has_no_trunk_to_share(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "read", lambda path: start)
     with pytest.raises(UserError, match=r"student: a DeepPot, which has no trunk to share"):
         pretrain.run(pretrain.Options(heads=["pbe_oxides"], init=str(tmp_path)), tmp_path)
+
+
+def test_keys_of_a_trunk_that_comes_with_weights_cannot_be_set(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["pretrain", "--heads", "pbe_oxides", "--from", str(BASE), "--set", "trunk.cutoff=5.5"]
+    assert main(words) == 2
+    assert "--set trunk.cutoff=5.5: the weights of" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("verb", [["pretrain", "--multitask"], ["finetune", "--head", "pbe_oxides"]])
+def test_a_run_that_is_refused_leaves_no_folder_but_one_that_was_there(verb, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "old").mkdir()
+    for out in ("new", "old"):
+        assert main([*verb, "--from", "nosuch", "--out", out]) == 2
+        assert "nosuch: no such checkpoint" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["old"]
