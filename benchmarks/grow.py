@@ -4,7 +4,7 @@ New hidden units read with random weights and write nothing, new interaction lay
 angular features are read with weight zero: energies and forces are those of the old trunk until training uses what was
 added. So it shows whether size is what limits a trained trunk.
 
-Run: python benchmarks/grow.py CKPT OUT --hidden 128 --layers 5; then lamkit pretrain --from OUT ...
+Run: python benchmarks/grow.py --from CKPT --out DIR --hidden 128 --layers 5; then lamkit pretrain --from DIR ...
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("out", type=Path)
+    parser.add_argument("--from", dest="checkpoint", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--hidden", type=int, help="units; none: as many as before")
     parser.add_argument("--layers", type=int)
     parser.add_argument("--lmax", type=int)
