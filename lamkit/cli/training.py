@@ -32,8 +32,8 @@ def options(
         cls: the stage's ``Options``.
         args: parsed arguments with ``config``, ``overrides``, ``seed``, ``device``, ``resume``.
         given: options that stand on the command line as flags; None means not given.
-        presets_of: key → preset that holds where neither file nor flags choose one; ``--set`` changes its keys. None
-            for the trunk where the run begins from weights: they bring theirs.
+        presets_of: key → preset that holds where neither file nor flags choose one; ``--set`` changes its keys. No
+            preset holds for the trunk of a run that begins from weights: they bring theirs.
     """
     if (
         os.environ.get("MS_ROLE") == "MS_SCHED"
