@@ -227,3 +227,23 @@ def test_a_trunk_that_was_grown_predicts_what_it_did_before(benchmarks, tmp_path
     new = [v for k, v in larger.weights.items() if k not in start.weights and k.endswith("NN-2.weight")]
     assert len(new) == 2  # of the new layer's two networks
     assert all(np.abs(v).max() > 0 for v in new), "weights of zero would never learn"
+
+
+def test_stretched_cells_have_the_volumes_asked_for_and_keep_what_is_in_them(benchmarks):
+    frames = [bulk("Cu", cubic=True).repeat((1, 1, n)) for n in (1, 2, 3)]
+    found = benchmarks("distilled").stretched(frames, (9.0, 14.0), 0)
+    volumes = [atoms.get_volume() / len(atoms) for atoms in found]
+    assert [len(atoms) for atoms in found] == [4, 12]
+    assert all(9.0 < v < 14.0 for v in volumes)
+    assert volumes[0] != pytest.approx(volumes[1], rel=0.01)
+    np.testing.assert_allclose(found[1].get_scaled_positions(), frames[2].get_scaled_positions(), atol=1e-12)
+    np.testing.assert_allclose(frames[2].cell.lengths(), (3.61, 3.61, 10.83), atol=1e-9)
+
+
+def test_of_several_students_the_mean_error_counts(benchmarks):
+    def error(forces):
+        return {"forces_rmse": forces, "energy_mae": 0.003, "forces_rms_target": 1.0, "n_frames": 7}
+
+    found = {"teacher": [error(0.09)], "student": [error(0.09), error(0.11)], "direct": [error(0.25)]}
+    row = [cell.strip() for cell in benchmarks("distilled").row("Si", found).split("|")]
+    assert row[1:9] == ["Si", "7", "1000", "90", "100 ± 14", "250", "90%", "2.50"]
