@@ -107,7 +107,8 @@ def stretched(frames: Sequence[Atoms], volume: tuple[float, float], seed: int) -
     """Every second frame with a cell of another shape and of a volume (Å³ per atom) between these, atoms along."""
     rng, result = np.random.default_rng(seed), []
     for atoms in (frame.copy() for frame in frames[::2]):
-        shape = np.eye(3) + (strain := rng.normal(0, SHAPE, (3, 3))) / 2 + strain.T / 2
+        strain = rng.normal(0, SHAPE, (3, 3))
+        shape = np.eye(3) + (strain + strain.T) / 2
         shape *= (rng.uniform(*volume) * len(atoms) / atoms.get_volume() / np.linalg.det(shape)) ** (1 / 3)
         atoms.set_cell(atoms.cell[:] @ shape, scale_atoms=True)
         result.append(atoms)
