@@ -1,4 +1,4 @@
-"""A public universal potential, SevenNet-0, fine-tuned on the drawn DFT frames of a system by its own program.
+"""A public universal potential, SevenNet, fine-tuned on the drawn DFT frames of a system by its own program.
 
 Energies of the frames are shifted first, by one constant per atom, to the level of the potential (all frames of a
 system have one composition); forces do not change. A tenth of the frames validates. Leaves OUT/checkpoint_best.pth,
@@ -20,6 +20,9 @@ import yaml
 from ase import Atoms
 from ase.io import read, write
 from make_public import potential
+
+# Where sevenn keeps the architecture of its weights.
+PRESETS = {"7net-0": "fine_tune.yaml", "7net-l3i5": "sevennet-l3i5.yaml"}
 
 
 def shift(frames: list[Atoms], calculator: Any) -> float:
@@ -43,7 +46,7 @@ def settings(model: dict, args: argparse.Namespace) -> dict:
         "force_loss_weight": 1.0, "stress_loss_weight": 0.01, "per_epoch": args.epochs,
         "error_record": [["Energy", "RMSE"], ["Force", "RMSE"], ["Stress", "RMSE"], ["TotalLoss", "None"]],
         "continue": {
-            "checkpoint": "SevenNet-0_11July2024", "reset_optimizer": True, "reset_scheduler": True,
+            "checkpoint": args.model, "reset_optimizer": True, "reset_scheduler": True,
             "reset_epoch": True,
         },
     }  # fmt: skip
@@ -60,6 +63,7 @@ def main() -> None:
     )
     parser.add_argument("--frames", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--model", choices=PRESETS, default="7net-0")
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--rate", type=float, default=0.001)
     parser.add_argument("--batch", type=int, default=2)
@@ -67,10 +71,10 @@ def main() -> None:
     args = parser.parse_args()
     import sevenn
 
-    preset = yaml.safe_load((Path(sevenn.__file__).parent / "presets" / "fine_tune.yaml").read_text())
+    preset = yaml.safe_load((Path(sevenn.__file__).parent / "presets" / PRESETS[args.model]).read_text())
     args.out.mkdir(parents=True)
     frames = read(args.frames, index=":")
-    above = shift(frames, potential("7net-0", None))
+    above = shift(frames, potential(args.model, None))
     for atoms in frames:
         atoms.calc.results["energy"] -= above * len(atoms)
         atoms.calc.results.pop("free_energy", None)  # which sevenn would prefer

@@ -12,7 +12,7 @@ from lamkit.data.batch import Shape
 from lamkit.data.buckets import Buckets, Need
 from lamkit.data.dataset import View
 from lamkit.data.sampler import probabilities
-from lamkit.errors import UserError, suggest
+from lamkit.errors import UserError
 
 SAMPLE = 2000  # frames that are dealt into batches to count them
 
@@ -65,11 +65,8 @@ def by_epochs(epochs: Mapping[str, float], batches: Mapping[str, float]) -> tupl
     deepmd/dpmodel/utils/training_utils.py), B the batches of one pass.
 
     Raises:
-        UserError: a head is missing or unknown, or no target is positive.
+        UserError: a head is missing, or no target is positive.
     """
-    for name in epochs:
-        if name not in batches:
-            raise UserError(f"train.epochs: no head named '{name}'.{suggest(name, batches)}")
     if missing := [name for name in batches if name not in epochs]:
         raise UserError(f"train.epochs: no number of epochs for {', '.join(missing)}")
     draws = {name: float(epochs[name]) * batches[name] for name in batches}
@@ -105,11 +102,8 @@ def make_plan(
         own: heads with a budget of their own, which their batches keep to.
 
     Raises:
-        UserError: what is given contradicts itself or names unknown heads.
+        UserError: what is given contradicts itself or leaves out heads.
     """
-    for name in own:
-        if name not in views:
-            raise UserError(f"train.head_batch_atoms: no head named '{name}'.{suggest(name, views)}")
     if weights is not None and epochs is not None:
         raise UserError("train.weights and train.epochs: give one of them, the other follows")
     frames = {name: len(view) for name, view in views.items()}

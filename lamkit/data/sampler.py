@@ -18,7 +18,7 @@ from lamkit.data.batch import Batch, Graph, collate, make_graph, random_rotation
 from lamkit.data.buckets import Buckets, holds
 from lamkit.data.dataset import View
 from lamkit.data.denoise import NoisyView
-from lamkit.errors import UserError, suggest
+from lamkit.errors import UserError
 
 # Names of independent random sequences.
 HEAD_STREAM, ROTATION_STREAM, ORDER_STREAM, DIRECTION_STREAM = 1, 2, 3, 4
@@ -64,14 +64,11 @@ def probabilities(
     """Chance of each head at a step: explicit weights, or p ∝ N ** exponent with N in frames.
 
     Raises:
-        UserError: a weight for an unknown head, a missing one, or none positive.
+        UserError: a weight is missing, or none positive.
     """
     if weights is None:
         raw = {name: float(n) ** exponent for name, n in frames.items()}
     else:
-        for name in weights:
-            if name not in frames:
-                raise UserError(f"train.weights: no head named '{name}'.{suggest(name, frames)}")
         if missing := [name for name in frames if name not in weights]:
             raise UserError(f"train.weights: no weight for {', '.join(missing)}")
         raw = {name: float(weights[name]) for name in frames}

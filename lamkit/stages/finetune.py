@@ -69,7 +69,7 @@ def run(options: Options, out: Path) -> dict[str, Any]:
         UserError: something of the input is wrong.
     """
     from lamkit.train import checkpoint, rebias
-    from lamkit.train.early import refuse_impossible
+    from lamkit.train.early import refuse_impossible, refuse_unknown_heads
     from lamkit.train.elements import with_rows
     from lamkit.train.run import train
     from lamkit.train.tune import describe
@@ -77,7 +77,9 @@ def run(options: Options, out: Path) -> dict[str, Any]:
     refuse_impossible(options.train, options.device)
     path = options.checkpoint or sources.default_checkpoint("lamkit-pretrain")
     start = checkpoint.read(path)
-    targets = _targets(options, out)
+    wanted = beginning.named_by_data(options.head, options.data)
+    refuse_unknown_heads(options.train, [*wanted, *(start.heads if options.replay is not None else ())])
+    targets = _targets(options, wanted, out)
     if options.replay is not None:
         replaying.check(start, options.replay, targets)  # before anything takes long
     start, new = with_rows(start, [e for t in targets for e in t.elements])
@@ -115,11 +117,10 @@ def run(options: Options, out: Path) -> dict[str, Any]:
     return result
 
 
-def _targets(options: Options, out: Path) -> list[Task]:
-    """The heads that the run is about, with their frames."""
+def _targets(options: Options, wanted: Mapping[str, Any], out: Path) -> list[Task]:
+    """The heads that the run is about (name → data), with their frames."""
     from lamkit.train.tasks import make_task
 
-    wanted = beginning.named_by_data(options.head, options.data)
     data = {name: folder for name, folder in wanted.items() if folder is not None}
     return [
         make_task(

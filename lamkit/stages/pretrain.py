@@ -58,10 +58,11 @@ def run(options: Options, out: Path) -> dict[str, Any]:
         UserError: something of the input is wrong; nothing has been written to ``checkpoints`` then.
     """
     from lamkit.train import checkpoint
-    from lamkit.train.early import refuse_impossible
+    from lamkit.train.early import refuse_impossible, refuse_unknown_heads
     from lamkit.train.run import Run, train
 
     refuse_impossible(options.train, options.device)
+    refuse_unknown_heads(options.train, sources.names(options.heads, options.data))
     start = checkpoint.read(options.init) if options.init is not None else None
     if start is not None:
         options = _with_trunk_of(start, options)

@@ -67,6 +67,11 @@ def _head_of_data(name: str, path: Path) -> HeadConfig:
     )
 
 
+def names(heads: Sequence[str] | None, data: Mapping[str, str | Systems]) -> list[str]:
+    """Heads of a run: those that are named, else those of ``data``, else the shipped sample heads."""
+    return list(data) or list(SAMPLE_HEADS) if heads is None else list(heads)
+
+
 def gather(
     heads: Sequence[str] | None, data: Mapping[str, str | Systems], cache: Path
 ) -> dict[str, tuple[Path, HeadConfig]]:
@@ -80,10 +85,9 @@ def gather(
     Raises:
         UserError: an unknown head, a missing data set, or a head without data.
     """
-    if heads is None:
-        heads = list(data) or list(SAMPLE_HEADS)
-        if not data:
-            log.info("no data named: using the sample data that come with LAMKit (--data HEAD=DIR for yours)")
+    if heads is None and not data:
+        log.info("no data named: using the sample data that come with LAMKit (--data HEAD=DIR for yours)")
+    heads = names(heads, data)
     if unused := [name for name in data if name not in heads]:
         raise UserError(
             f"--data names {', '.join(unused)}, which --heads leaves out; drop it or add the head"

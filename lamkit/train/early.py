@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lamkit.errors import UserError
+from lamkit.errors import UserError, suggest
 from lamkit.files import atomic_write
 from lamkit.train import launch
 from lamkit.train.board import require_tensorboard
@@ -34,6 +34,28 @@ def refuse_impossible(config: TrainConfig, device: str) -> None:
         from lamkit.model.runtime import setup
 
         setup(device)
+
+
+def refuse_unknown_heads(config: TrainConfig, heads: Collection[str]) -> None:
+    """Raise where training options name a head that the run does not have.
+
+    Args:
+        config: training options.
+        heads: names of the run's heads.
+
+    Raises:
+        UserError: naming the option and the head.
+    """
+    named = {
+        "weights": config.weights,
+        "epochs": config.epochs,
+        "head_batch_atoms": config.head_batch_atoms,
+        "loss.heads": config.loss.heads,
+    }
+    for option, given in named.items():
+        for name in given or ():
+            if name not in heads:
+                raise UserError(f"train.{option}: no head named '{name}'.{suggest(name, heads)}")
 
 
 @contextmanager

@@ -26,6 +26,9 @@ SHOWN = ("energy_mae", "forces_mae", "forces_rmse", "stress_mae")
 HEADERS = ("E MAE meV/atom", "F MAE meV/Å", "F RMSE meV/Å", "stress MAE meV/Å³")
 EXTRA_HEADERS = {"atom_energies_rmse": "E of atoms RMSE meV", "hessian_rmse": "Hv RMSE meV/Å²"}
 LAST_HEADERS = ("train F RMSE", "epochs")
+IDLE = 0.98  # of the root-mean-square force: an error that every network has that predicts no forces
+IDLE_DRAWS = 400  # batches after which a head must have learned something
+CALM = 0.1  # eV/Å; of forces that are smaller than this on average little may be known for long
 SURE = 2.0  # standard errors by which fine-tuning must be better than its start
 
 
@@ -94,6 +97,12 @@ class Judge:
             found,
             table(rows, (f"step {step}", *HEADERS, *(EXTRA_HEADERS[k] for k in self.extra), *LAST_HEADERS)),
         )
+        for name in self._idle(errors, at):
+            log.warning(
+                "%s: forces are no better than none (%.0f of %.0f meV/Å): the network does not learn; a lower "
+                "train.learning_rate (now %g) is the usual cure", name, 1000 * errors[name]["forces_rmse"],
+                1000 * errors[name]["forces_rms_target"], self.r.config.learning_rate,
+            )  # fmt: skip
         if found < at.lowest:
             at.lowest, at.lowest_step = found, step
         better = math.isnan(found) or (found < at.best and self._none_worse(errors, at))
@@ -102,6 +111,16 @@ class Judge:
         at.best, at.best_step = (found if math.isfinite(found) else math.inf), step
         at.best_errors = errors
         return True
+
+    def _idle(self, errors: Mapping[str, Any], at: Standing) -> list[str]:
+        """Heads whose forces are worth nothing after many batches."""
+        return [
+            name
+            for name, e in errors.items()
+            if at.draws[self.names.index(name)] >= IDLE_DRAWS
+            and e["forces_rmse"] is not None
+            and e["forces_rmse"] > IDLE * e["forces_rms_target"] > IDLE * CALM
+        ]
 
     def _guarded(self) -> list[Task]:
         """Heads that must not get worse: those that fine-tuning is about.

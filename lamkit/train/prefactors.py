@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lamkit.data.heads import LossWeights
-from lamkit.errors import UserError, suggest
+from lamkit.errors import UserError
 from lamkit.train.config import Label, LossConfig
 
 LABELS: tuple[Label, ...] = get_args(Label)
@@ -58,14 +58,3 @@ class Prefactors:
     def at(self, alpha: float) -> NDArray[np.float32]:
         """The weights where the learning rate is ``alpha`` of its peak, one for each term."""
         return (self.start * alpha + self.limit * (1.0 - alpha)).astype(np.float32)
-
-
-def refuse_unknown_heads(config: LossConfig, heads: Sequence[str]) -> None:
-    """Raise where weights are given for a head that is not trained.
-
-    Raises:
-        UserError: naming it.
-    """
-    for name in config.heads:
-        if name not in heads:
-            raise UserError(f"train.loss.heads: no head named '{name}'.{suggest(name, heads)}")

@@ -21,9 +21,10 @@ from lamkit.model.build import build
 from lamkit.model.inference import Predictor
 from lamkit.train import checkpoint, schedule, start
 from lamkit.train.checkpoint import Checkpoint
+from lamkit.train.early import refuse_unknown_heads
 from lamkit.train.interrupt import StopSignal
 from lamkit.train.judge import Judge, stale
-from lamkit.train.prefactors import Prefactors, refuse_unknown_heads
+from lamkit.train.prefactors import Prefactors
 from lamkit.train.prefetch import prefetch
 from lamkit.train.saving import Saver
 from lamkit.train.standing import Recent, Standing
@@ -56,7 +57,7 @@ class Trainer:
         self.names = names = [t.name for t in run.tasks]
         self.shards = self.world.size * c.accumulate
         start.refuse_unfit(run)
-        refuse_unknown_heads(c.loss, names)
+        refuse_unknown_heads(c, names)
         near, own = (run.trunk.cutoff, run.trunk.max_neighbors), c.head_batch_atoms
         needs = [
             measure(t.train, *near, own.get(t.name, c.batch_atoms), c.seed, c.batch_edges) for t in run.tasks

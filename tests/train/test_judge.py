@@ -19,6 +19,7 @@ HEADS = ("a", "b")
 def errors(a: float, b: float) -> dict:
     """Validation errors with these force errors, eV/Å."""
     rest = dict.fromkeys(("energy_mae", "energy_rmse", "forces_mae", "stress_mae", "stress_rmse"), 0.1)
+    rest["forces_rms_target"] = 0.5
     return {"a": {**rest, "forces_rmse": a}, "b": {**rest, "forces_rmse": b}}
 
 
@@ -88,3 +89,19 @@ def test_fine_tuning_goes_on_while_errors_fall_though_none_is_surely_better_yet(
 def test_of_several_heads_one_that_surely_won_is_enough(verdicts):
     found = (errors(0.40, 0.40), errors(0.38, 0.40))
     assert verdicts(HEADS, *found, squares=[(START, START), (SURE, START)]) == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("forces", "target", "draws", "said"),
+    [(0.49, 0.5, 400, False), (0.495, 0.5, 400, True), (0.495, 0.5, 399, False), (0.08, 0.05, 4000, False)],
+)
+def test_a_head_whose_forces_are_worth_nothing_after_many_batches_is_named(
+    verdicts, monkeypatch, caplog, forces, target, draws, said
+):
+    monkeypatch.setattr(Standing, "at_start", lambda n: Standing(head_steps=[draws] * n, draws=[draws] * n))
+    found = errors(0.2, forces)
+    found["b"]["forces_rms_target"] = target
+    with caplog.at_level("WARNING", logger="lamkit"):
+        verdicts(None, found)
+    assert (f"b: forces are no better than none ({1000 * forces:.0f} of 500 meV/Å)" in caplog.text) == said
+    assert "a: forces" not in caplog.text
