@@ -20,7 +20,7 @@ from lamkit.train.config import TrainConfig, expand_preset
 
 # A small student on a few hundred frames: two minutes of one core in each round, which goes on where the one before
 # ended. What counts for a DeepPot is how many frames it has seen; with a rate of 0.004 it learns nothing of liquid
-# water, because descriptors leave the range that the fitting networks were scaled for.
+# water: within 200 steps it predicts no forces at all, and stays so.
 DEFAULT_TRAIN = {
     "max_steps": 2000,
     "batch_atoms": 64,
