@@ -5,4 +5,5 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash tests/deepmd_environment.sh "$PWD/.venv-deepmd"
+if [ -x .venv-deepmd-torch/bin/python ]; then export LAMKIT_DEEPMD_PYTHON="$PWD/.venv-deepmd-torch/bin/python"; fi
 LAMKIT_DEEPMD="$PWD/.venv-deepmd" exec bash tests/run.sh -m 'slow or deepmd' "$@"

@@ -28,7 +28,7 @@ REDUCED = {
     "distill.with.dynamics": "{steps: 30, save_every: 5, equilibrate: 5}",
     "distill.with.n_frames": 10,
     "distill.with.rounds": 1,
-    "distill.with.guards": "{steps: 20, save_every: 2}",
+    "distill.with.guards": "{steps: 20, save_every: 1}",
     "distill.with.train": "{max_steps: 60, valid_fraction: 0.2}",
 }
 

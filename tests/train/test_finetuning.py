@@ -133,7 +133,8 @@ def test_without_data_an_old_head_is_watched_on_its_own_labels(base, emt_data, t
     shutil.copytree(base / "checkpoints" / "best", moved)
     text = (moved / "config.yaml").read_text().replace(str(emt_data["cu"].parent), "/no/such/folder")
     (moved / "config.yaml").write_text(text)
-    result = tuned(moved, tmp_path / "tuned", head="ag", data=str(emt_data["ag"]), train=SHORT, init="alloy")
+    train = {**SHORT, "valid_fraction": 0.01}  # one frame: none tells chance, which would hand back the start
+    result = tuned(moved, tmp_path / "tuned", head="ag", data=str(emt_data["ag"]), train=train, init="alloy")
     kept = result["retention"]["alloy"]  # knows silver; cu does not
     assert kept["labels"] == "own"
     assert kept["forces_rmse_before"] < 1e-4 < kept["forces_rmse_after"]
